@@ -1,0 +1,96 @@
+# Everything that can be done with a clone. It needs Python 3.11+ with pip, make and git;
+# `make help` lists the targets. Each venv is made when first needed, and again when
+# pyproject.toml changes.
+
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo "$$python" && break; done)
+endif
+ifeq ($(PYTHON),)
+$(error No Python 3.11 or newer found. To fix this: make PYTHON=/path/to/python3)
+endif
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PROTOS_VENV ?= .venv-protos
+PEERS_VENV ?= .venv-peers
+OLDEST_VENV ?= .venv-oldest
+# numpy's floor has wheels for these only.
+OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo $(PYTHON))
+PYTEST_ARGS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Some distributions ship Python without ensurepip; then pip installs itself from outside.
+make_venv = $(1) -m venv $(2) 2>/dev/null || { $(1) -m venv --clear --without-pip $(2) \
+	&& $(1) -m pip --python $(2)/bin/python install --quiet pip; }
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-oldest examples lint format types docs protos bench bench-peers clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.installed-demo ## train a model on two workers and two parameter servers
+	$(BIN)/python -m pytest conftest_examples/parameter_server -s -q
+
+test: $(VENV)/.installed-test $(PROTOS_VENV)/.installed ## everything that needs no optional extra
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-oldest: $(OLDEST_VENV)/.installed ## the tests, with the oldest releases of all dependencies
+	$(OLDEST_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+examples: $(VENV)/.installed-test ## each of conftest_examples, as its reader would run it
+	set -e; for example in conftest_examples/*/; do \
+		$(BIN)/python -m pytest -q "$$example"; done
+
+lint: $(VENV)/.installed-lint ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-lint ## have ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed-test $(VENV)/.installed-types ## mypy, strict
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs ## the manual, into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+protos: $(PROTOS_VENV)/.installed ## generate src/pytest_localcluster/_proto from protos/
+	$(PROTOS_VENV)/bin/python tools/protos.py
+
+bench: $(VENV)/.installed-test ## measure; peers too, where `make bench-peers` has put them
+	$(BIN)/python -m tests.benchmarks --peers $(PEERS_VENV)/bin/python
+
+bench-peers: $(PEERS_VENV)/.installed ## install TensorFlow, Dask and Ray to be measured beside us
+
+clean: ## remove what was built; the venvs too
+	rm -rf $(VENV) $(OLDEST_VENV) $(PROTOS_VENV) $(PEERS_VENV) docs/_build build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(call make_venv,$(PYTHON),$(VENV))
+
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	@touch $@
+
+$(OLDEST_VENV)/.installed: pyproject.toml tools/floors.py
+	$(call make_venv,$(OLDEST_PYTHON),$(OLDEST_VENV))
+	$(OLDEST_VENV)/bin/python tools/floors.py demo test > $(OLDEST_VENV)/constraints.txt
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --constraint $(OLDEST_VENV)/constraints.txt \
+		--editable ".[test]"
+	@touch $@
+
+$(PROTOS_VENV)/.installed: tools/protos.py
+	$(call make_venv,$(PYTHON),$(PROTOS_VENV))
+	$(PROTOS_VENV)/bin/python -m pip install --quiet grpcio-tools==1.74.0 protobuf==6.31.1
+	@touch $@
+
+$(PEERS_VENV)/.installed: tests/benchmarks/peers.txt
+	$(call make_venv,$(PYTHON),$(PEERS_VENV))
+	$(PEERS_VENV)/bin/python -m pip install --quiet --requirement tests/benchmarks/peers.txt
+	@touch $@

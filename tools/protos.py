@@ -1,0 +1,37 @@
+"""Generate src/pytest_localcluster/_proto from protos/: ``python tools/protos.py [OUT]``.
+
+Run by `make protos` in a venv that has exactly the releases named here. Generated code runs with
+the protobuf that made it and with newer ones, so these are the oldest that the package supports.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RELEASES = {"grpcio-tools": "1.74.0", "protobuf": "6.31.1"}
+SERVICES = ("master", "worker")
+
+
+def generate(out: Path) -> None:
+    """Write the modules, stubs and service classes under ``out``, a folder like ``src``.
+
+    Raises:
+        SystemExit: this interpreter has other releases of the generator.
+    """
+    for name, wanted in RELEASES.items():
+        if (found := version(name)) != wanted:
+            raise SystemExit(f"{name} {found} would write other code; {wanted} is needed")
+    source = ROOT / "protos"
+    protos = sorted(source.glob("pytest_localcluster/_proto/*.proto"))
+    services = [path for path in protos if path.stem in SERVICES]
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{source}"]
+    subprocess.run([*protoc, f"--python_out={out}", f"--pyi_out={out}", *protos], check=True)
+    subprocess.run([*protoc, f"--grpc_python_out={out}", *services], check=True)
+
+
+if __name__ == "__main__":
+    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "src")
