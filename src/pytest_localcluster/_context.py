@@ -1,0 +1,120 @@
+"""Who this code is running as: the current task, and the tokens of targets it may dial."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from ._spec import ClusterSpec, Task
+from .errors import SpecError
+
+__all__ = [
+    "TOKEN_VARIABLE",
+    "TaskContext",
+    "address_of",
+    "become",
+    "current_task",
+    "forget_token",
+    "register_token",
+    "running_as",
+    "token_for",
+]
+
+TOKEN_VARIABLE = "PYTEST_LOCALCLUSTER_TOKEN"
+"""Carries a cluster's token to its tasks and to subprocesses started with ``cluster.environ()``."""
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What code inside a task knows of it: what :func:`current_task` returns.
+
+    Attributes:
+        task: which task this is.
+        cluster_spec: all tasks and their addresses, as this task sees them.
+        target: what a session in this task dials to reach it.
+        env: the environment that the cluster gives this task (TF_CONFIG, RANK, ...); in a
+            process of its own ``os.environ`` has it too.
+    """
+
+    task: Task
+    cluster_spec: ClusterSpec
+    target: str
+    env: Mapping[str, str] = field(repr=False)  # it carries the token
+
+
+_process_context: TaskContext | None = None
+_context: ContextVar[TaskContext | None] = ContextVar("pytest_localcluster_task", default=None)
+_tokens: dict[str, str] = {}
+
+
+def current_task() -> TaskContext:
+    """Return the task that this code runs in.
+
+    Raises:
+        RuntimeError: it runs in no task.
+    """
+    context = _context.get() or _process_context
+    if context is None:
+        raise RuntimeError(
+            "no task runs here: current_task() works in functions given to run() or submit(), "
+            "in operations made by function(), and in services"
+        )
+    return context
+
+
+def become(context: TaskContext) -> None:
+    """Make this whole process that task."""
+    global _process_context
+    _process_context = context
+
+
+@contextmanager
+def running_as(context: TaskContext) -> Iterator[None]:
+    """Make this thread that task for a while."""
+    previous = _context.set(context)
+    try:
+        yield
+    finally:
+        _context.reset(previous)
+
+
+def address_of(target: str) -> str:
+    """Return the ``host:port`` of a target such as ``grpc://localhost:41234``."""
+    scheme, mark, address = target.partition("://")
+    if not mark:
+        return target
+    if scheme != "grpc":
+        raise SpecError(f"target {target!r} cannot be dialled", remedy="use grpc://host:port")
+    return address
+
+
+def register_token(address: str, token: str) -> None:
+    """Let sessions of this process dial ``address`` without being told the token."""
+    _tokens[address] = token
+
+
+def forget_token(address: str) -> None:
+    """Take back what :func:`register_token` did."""
+    _tokens.pop(address, None)
+
+
+def token_for(target: str) -> str | None:
+    """Return the token for ``target``, None if this process knows none.
+
+    It knows those of the clusters started here, and, from its environment, that of the cluster
+    that it belongs to (as a task, or as a subprocess started with ``cluster.environ()``).
+    """
+    address = address_of(target)
+    if address in _tokens:
+        return _tokens[address]
+    context = _context.get() or _process_context
+    env: Mapping[str, str] = os.environ if context is None else context.env
+    token, tf_config = env.get(TOKEN_VARIABLE), env.get("TF_CONFIG")
+    if token is None or tf_config is None:
+        return None
+    spec = ClusterSpec.from_tf_config(tf_config)
+    known = any(address in addresses for addresses in spec.as_dict().values())
+    return token if known else None

@@ -1,0 +1,108 @@
+"""Where a task runs. A launcher is any object with the methods of :class:`Launcher`.
+
+The short name of a launcher is the module here that holds it, under ``launcher()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .._clock import Deadline
+    from .._context import TaskContext
+    from .._logs import TaskLog
+    from .._spec import Task
+
+__all__ = ["Entry", "Launcher", "Process", "Serving", "find_launcher"]
+
+
+class Serving(Protocol):
+    """The half of a runtime's server that a launcher uses."""
+
+    def stop(self) -> None:
+        """Stop serving."""
+
+    def reset(self) -> None:
+        """Go back to the state just after start."""
+
+    def forget(self, task: Task) -> None:
+        """Drop what is known of a peer that was restarted."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a launcher is asked to run.
+
+    Attributes:
+        serve: brings the task's server up and returns it; picklable, and called in the task.
+        context: who the task is; ``context.env`` goes on top of the launching process's environment.
+        preload: modules to import before the task begins, if the launcher can do that once for all.
+    """
+
+    serve: Callable[[], Serving]
+    context: TaskContext
+    preload: tuple[str, ...] = field(default=())
+
+
+class Process(Protocol):
+    """One running task, seen from the test process."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; that of the test process if the task is a thread of it."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs; afterwards as in :mod:`subprocess`, negative for a signal."""
+
+    def wait_ready(self, deadline: Deadline) -> None:
+        """Return when the task serves.
+
+        Raises:
+            StartTimeout: it is alive, but does not serve yet.
+            StartError: its start raised; the exception is the ``__cause__``.
+            ServerExited: it died.
+        """
+
+    def wait(self, deadline: Deadline) -> int | None:
+        """Wait until it has ended; return its exit code, None if it still runs."""
+
+    def signal(self, signal: int) -> None:
+        """Send a signal to the task."""
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Any]:
+        """Run a function in the task's main thread, after those asked before it."""
+
+    def reset(self, deadline: Deadline) -> None:
+        """Have the task go back to the state just after start."""
+
+    def forget(self, task: Task, deadline: Deadline) -> None:
+        """Have the task drop what it knows of a restarted peer."""
+
+    def ask_to_stop(self) -> None:
+        """Ask the task to end; :meth:`wait` tells when it has."""
+
+    def close(self) -> None:
+        """Give back what this handle holds, killing the task if it still runs. Idempotent."""
+
+
+class Launcher(Protocol):
+    """Starts tasks of one kind."""
+
+    def launch(self, entry: Entry, log: TaskLog) -> Process:
+        """Start a task and return at once; several starts run side by side."""
+
+    def close(self) -> None:
+        """End all that the launcher itself runs. Idempotent."""
+
+
+def find_launcher(launcher: Any, preload: tuple[str, ...]) -> Launcher:
+    """Return this process's launcher of a short name, or ``launcher`` itself if it is one already."""
+    if isinstance(launcher, str):
+        found: Launcher = import_module(f"{__name__}.{launcher}").launcher(preload)
+        return found
+    return launcher  # type: ignore[no-any-return]  # ClusterConfig has checked that it launches

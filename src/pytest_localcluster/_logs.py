@@ -1,0 +1,130 @@
+"""TaskLog: one file per task, for what it prints; and showing such files as they grow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ._clock import Deadline, poll
+
+__all__ = ["Follower", "TaskLog", "follow"]
+
+_KEPT = 1 << 20
+"""How many bytes of a removed log stay readable."""
+
+
+class TaskLog:
+    """What one task prints, in a file of its own that only its owner can read.
+
+    A mark is a byte offset; :meth:`since` gives what came after it. The text stays readable
+    (its last MiB) when the file is gone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._remains: tuple[int, bytes] | None = None
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+    def open(self) -> int:
+        """Return a new descriptor that appends to the file; the caller closes it."""
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND)
+
+    def write(self, text: str) -> None:
+        """Append a line of our own."""
+        fd = self.open()
+        try:
+            os.write(fd, text.encode(errors="backslashreplace"))
+        finally:
+            os.close(fd)
+
+    def text(self) -> str:
+        """Return everything printed so far."""
+        return self.since(0)
+
+    def tail(self, lines: int = 20) -> str:
+        """Return the last ``lines`` lines."""
+        size = self.mark()
+        text = self.since(max(0, size - 4096 * max(1, lines)))
+        return "".join(text.splitlines(keepends=True)[-lines:]) if lines > 0 else ""
+
+    def mark(self) -> int:
+        """Return the offset of the end, in bytes."""
+        if self._remains is not None:
+            return self._remains[0] + len(self._remains[1])
+        return self.path.stat().st_size
+
+    def since(self, mark: int) -> str:
+        """Return what was printed after ``mark``; bytes that are not UTF-8 are shown as U+FFFD."""
+        if self._remains is not None:
+            start, content = self._remains
+            return content[max(0, mark - start) :].decode(errors="replace")
+        with self.path.open("rb") as file:
+            file.seek(mark)
+            return file.read().decode(errors="replace")
+
+    def remove(self) -> None:
+        """Delete the file; its last part stays readable here. Idempotent."""
+        if self._remains is None:
+            start = max(0, self.mark() - _KEPT)
+            with self.path.open("rb") as file:
+                file.seek(start)
+                self._remains = (start, file.read())
+            with contextlib.suppress(FileNotFoundError):
+                self.path.unlink()
+
+    def __repr__(self) -> str:
+        return f"<TaskLog {self.path}: {self.mark()} bytes>"
+
+
+class Follower:
+    """A thread that shows logs as they grow, each line behind its task's name."""
+
+    def __init__(self, logs: Iterable[tuple[str, TaskLog]], write: Callable[[str], object]) -> None:
+        self._logs = [(prefix, log, [log.mark()], [""]) for prefix, log in logs]
+        self._write = write
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pytest-localcluster-logs", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._closing.wait(0.05):  # files send no event when they grow
+            self._show()
+
+    def _show(self, last: bool = False) -> None:
+        for prefix, log, mark, rest in self._logs:
+            with contextlib.suppress(FileNotFoundError):
+                text = log.since(mark[0])
+                mark[0] += len(text.encode())
+                *lines, rest[0] = (rest[0] + text).split("\n")
+                if last and rest[0]:
+                    lines.append(rest[0])
+                for line in lines:
+                    self._write(f"{prefix} {line}\n")
+
+    def close(self) -> None:
+        """Show what is left and end. Idempotent."""
+        if not self._closing.is_set():
+            self._closing.set()
+            self._thread.join()
+            self._show(last=True)
+
+
+def follow(logs: Iterable[tuple[str, TaskLog]], write: Callable[[str], object]) -> Follower:
+    """Pass what is printed to ``logs`` from now on to ``write``, line by line, until closed."""
+    return Follower(logs, write)
+
+
+def settle(log: TaskLog, mark: int, deadline: Deadline) -> str:
+    """Return what follows ``mark`` once something has come and no more does."""
+    seen = -1
+
+    def quiet() -> bool:
+        nonlocal seen
+        before, seen = seen, log.mark()
+        return seen > mark and seen == before
+
+    poll(quiet, deadline, interval=0.01)
+    return log.since(mark)

@@ -1,0 +1,163 @@
+"""Functions on their way into a task, and what comes back.
+
+In goes by value whatever a task cannot import as it is here: lambdas, closures, and what test
+modules and conftests define (cloudpickle does the work). Back comes by reference what went in
+that way, so that an instance of a test's class is an instance of that very class afterwards.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+import os
+import pickle
+import sys
+import sysconfig
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FunctionType, ModuleType
+from typing import Any
+
+import cloudpickle
+
+# The table by which cloudpickle itself recognises a class that it has sent before.
+from cloudpickle.cloudpickle import (
+    _DYNAMIC_CLASS_TRACKER_BY_CLASS,
+    _DYNAMIC_CLASS_TRACKER_BY_ID,
+)
+
+from .errors import RemoteTraceback
+
+__all__ = ["dump_exception", "dumps", "dumps_back", "load_exception", "loads"]
+
+_HERE = os.path.dirname(__file__)
+_INSTALLED = tuple(
+    {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
+_registry_lock = threading.Lock()  # cloudpickle's list of modules that go by value is global
+
+loads = pickle.loads
+
+
+def dumps(obj: object) -> bytes:
+    """Pickle ``obj`` for a task."""
+    if type(obj).__module__ in ("numpy", "builtins") and not isinstance(obj, FunctionType):
+        try:
+            return pickle.dumps(obj, pickle.HIGHEST_PROTOCOL) if _is_plain(obj) else _dumps(obj)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return _dumps(obj)
+    return _dumps(obj)
+
+
+def _is_plain(obj: object) -> bool:
+    """Tell whether ``obj`` is a function of C, which holds nothing that would go by value."""
+    return callable(obj) and not isinstance(obj, type)
+
+
+def _dumps(obj: object) -> bytes:
+    with _by_value(obj):
+        data: bytes = cloudpickle.dumps(obj)
+    return data
+
+
+def dumps_back(obj: object) -> bytes:
+    """Pickle ``obj``, in a task, for the process that sent the task its functions."""
+    buffer = io.BytesIO()
+    _BackPickler(buffer).dump(obj)
+    return buffer.getvalue()
+
+
+def dump_exception(error: BaseException) -> tuple[bytes, str]:
+    """Return ``error`` pickled, empty if that cannot be, and its traceback as text."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+        frames = frames.tb_next  # how we called it is no news to the user
+    text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+    try:
+        data = dumps_back(error)
+        loads(data)  # many exceptions pickle, but cannot be made again from what was pickled
+    except Exception:
+        data = b""
+    return data, text
+
+
+def load_exception(data: bytes, text: str) -> BaseException | None:
+    """Return the exception of :func:`dump_exception`, its traceback as the ``__cause__``."""
+    if not data:
+        return None
+    try:
+        error = loads(data)
+    except Exception:
+        return None
+    if not isinstance(error, BaseException):
+        return None
+    error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+class _BackPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """Refers to a class that came by value instead of sending a copy of it back."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type):
+            tracker = _DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)
+            if tracker is not None:
+                return _sent_class, (tracker, obj.__module__, obj.__qualname__)
+        return super().reducer_override(obj)
+
+
+def _sent_class(tracker: str, module: str, qualname: str) -> type:
+    found = _DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)
+    if found is None:
+        raise pickle.UnpicklingError(f"class {module}.{qualname} is gone from this process")
+    return found  # type: ignore[no-any-return]  # the table holds classes only
+
+
+@contextmanager
+def _by_value(obj: object) -> Iterator[None]:
+    with _registry_lock:
+        modules = _test_modules(len(sys.modules))
+        own = _module_of(obj)
+        if own is not None and own not in modules and _is_rewritten(own):
+            modules = (*modules, own)
+        for module in modules:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            for module in modules:
+                cloudpickle.unregister_pickle_by_value(module)
+
+
+@functools.lru_cache(maxsize=1)
+def _test_modules(loaded: int) -> tuple[ModuleType, ...]:
+    """Return the test modules and conftests among the ``loaded`` modules of this process."""
+    return tuple(
+        module
+        for name, module in list(sys.modules.items())
+        if _is_rewritten(module)
+        and (
+            os.path.basename(module.__file__ or "") == "conftest.py"
+            or name.rpartition(".")[2].startswith("test_")
+            or name.endswith("_test")
+        )
+    )
+
+
+def _is_rewritten(module: Any) -> bool:
+    """Tell whether pytest loaded this module as test code, so that a task could not import the same."""
+    loader = getattr(getattr(module, "__spec__", None), "loader", None)
+    if type(loader).__name__ != "AssertionRewritingHook":
+        return False
+    file = getattr(module, "__file__", None) or ""
+    return not file.startswith((_HERE, *_INSTALLED))
+
+
+def _module_of(obj: Any) -> ModuleType | None:
+    while isinstance(obj, functools.partial):
+        obj = obj.func
+    obj = inspect.unwrap(obj) if callable(obj) else obj
+    return sys.modules.get(getattr(obj, "__module__", None) or "")

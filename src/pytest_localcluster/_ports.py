@@ -1,0 +1,257 @@
+"""PortLease: a port that nobody else on this machine gets until it is given back.
+
+A lease is a socket that holds the port. It is bound exclusively (without SO_REUSEADDR, so the
+bind fails if anybody has the port in any way), and only then SO_REUSEADDR is set on it; it never
+listens. From there on the kernel refuses the port to every ``bind(0)``, every outgoing
+connection, every plain bind and every second lease, in any process. Yet a server that sets
+SO_REUSEADDR itself, as gRPC and nearly all do, may bind and listen on it, stop, and come back.
+There is no lock file and no moment in which the port is free, and death gives it back.
+
+Left open: a stranger that names exactly this port and sets SO_REUSEADDR can listen first. The
+server's own bind then fails, and the cluster is started once more with other ports.
+
+Where a system does not treat SO_REUSEADDR like that, the lease lets go of the port just before
+the server binds it (:meth:`PortLease.hand_over`), and the same retry covers the gap.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from .errors import PortError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["PortLease", "configure", "lease_port", "lease_ports", "system_holds_ports"]
+
+_TRIES = 64
+_lock = threading.Lock()  # portpicker's tables and our cursor are not safe across threads
+_range: _Range | None = None
+
+
+class PortLease:
+    """A port held for whoever has this lease; a context manager.
+
+    Attributes:
+        port: the port number.
+        address: ``localhost:port``.
+    """
+
+    def __init__(self, port: int, holder: socket.socket, *, picked: bool) -> None:
+        self.port = port
+        self.address = f"localhost:{port}"
+        self._holder: socket.socket | None = holder
+        self._picked = picked
+        self._released = False
+
+    @property
+    def held(self) -> bool:
+        """Whether the kernel keeps the port for us at this moment."""
+        return self._holder is not None
+
+    def hand_over(self) -> None:
+        """Make way for the server: call it just before the server binds the port.
+
+        Where the system lets a server bind a leased port this does nothing.
+        """
+        if self._holder is not None and not system_holds_ports():
+            self._holder.close()
+            self._holder = None
+
+    def take_back(self) -> None:
+        """Hold the port again after :meth:`hand_over`, when the server is gone.
+
+        Raises:
+            PortError: somebody else took it meanwhile.
+        """
+        if self._holder is None and not self._released:
+            self._holder = _hold(self.port)
+            if self._holder is None:
+                raise PortError(
+                    f"port {self.port} was taken while its server was down",
+                    remedy="start the cluster again; it gets fresh ports",
+                )
+
+    def release(self) -> None:
+        """Give the port back. Idempotent."""
+        if self._released:
+            return
+        self._released = True
+        if self._holder is not None:
+            self._holder.close()
+            self._holder = None
+        if self._picked:
+            _return_port(self.port)
+
+    def __enter__(self) -> PortLease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        frames: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        state = "released" if self._released else "held" if self.held else "handed over"
+        return f"<PortLease {self.address}: {state}>"
+
+
+def lease_port() -> PortLease:
+    """Lease a free port.
+
+    Returns:
+        The lease; the port is yours until ``release()``, the end of its ``with`` block, or the
+        end of this process.
+
+    Raises:
+        PortError: no port is free.
+        ImportError: portpicker cannot be imported.
+    """
+    with _lock:
+        picked = _range is None
+        for port in _range.candidates() if _range is not None else _picks():
+            holder = _hold(port)
+            if holder is not None:
+                if _range is not None:
+                    _range.cursor = port + 1
+                return PortLease(port, holder, picked=picked)
+            if picked:
+                _return_port(port)
+    if _range is not None:
+        raise PortError(
+            f"none of the {len(_range)} ports of {_range} is free",
+            remedy="give --cluster-port-range more ports, or end what holds them",
+        )
+    raise PortError(f"{_TRIES} ports were picked, and each was taken before it could be held")
+
+
+def lease_ports(count: int) -> list[PortLease]:
+    """Lease ``count`` free ports, all or none."""
+    leases: list[PortLease] = []
+    try:
+        for _ in range(count):
+            leases.append(lease_port())
+    except BaseException:
+        for lease in leases:
+            lease.release()
+        raise
+    return leases
+
+
+def configure(ports: tuple[int, int] | None) -> None:
+    """Lease ports from ``(low, high)``, both included; None goes back to portpicker.
+
+    Each worker of a pytest-xdist run starts at a stripe of its own, so that they do not try the
+    same ports one after the other; what keeps them apart is the lease.
+    """
+    global _range
+    with _lock:
+        _range = None if ports is None else _Range(*ports)
+
+
+class _Range:
+    """The ports from ``low`` to ``high``, tried in turn."""
+
+    def __init__(self, low: int, high: int) -> None:
+        if not 0 < low <= high < 65536:
+            raise PortError(f"{low}-{high} is no range of ports", remedy="write LOW-HIGH, within 1-65535")
+        self.low, self.high = low, high
+        self.cursor = low + _stripe(len(self))
+
+    def candidates(self) -> Iterator[int]:
+        start = self.cursor if self.low <= self.cursor <= self.high else self.low
+        return iter(chain(range(start, self.high + 1), range(self.low, start)))
+
+    def __len__(self) -> int:
+        return self.high - self.low + 1
+
+    def __str__(self) -> str:
+        return f"{self.low}-{self.high}"
+
+
+def _stripe(size: int) -> int:
+    """Return how far into a range of ``size`` ports this xdist worker begins."""
+    name = re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
+    count = os.environ.get("PYTEST_XDIST_WORKER_COUNT", "")
+    if name is None or not count.isdigit() or count == "0":
+        return 0
+    # A crashed worker's successor has a number beyond the count.
+    return size * (int(name[1]) % int(count)) // int(count)
+
+
+def _picks() -> Iterator[int]:
+    import portpicker  # here, since only who needs a port needs it
+
+    for _ in range(_TRIES):
+        try:
+            yield portpicker.pick_unused_port()
+        except portpicker.NoFreePortFoundError:
+            raise PortError("portpicker found no free port", remedy="end what holds the ports") from None
+
+
+def _return_port(port: int) -> None:
+    import portpicker
+
+    portpicker.return_port(port)
+
+
+def _hold(port: int) -> socket.socket | None:
+    """Bind ``port`` on every address, so that nobody else can; None if somebody has it."""
+    for family, host in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+        try:
+            holder = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:
+            continue  # no IPv6 here
+        try:
+            if family == socket.AF_INET6:
+                holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            holder.bind((host, port))
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        except OSError as error:
+            holder.close()
+            if family == socket.AF_INET6 and error.errno in _NO_SUCH_ADDRESS:
+                continue  # IPv6 is compiled in, but switched off
+            return None
+        return holder
+    return None
+
+
+_NO_SUCH_ADDRESS = frozenset(
+    (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENOPROTOOPT)
+)
+
+
+@functools.cache
+def system_holds_ports() -> bool:
+    """Tell whether this system lets a server, and only a server, bind a port that we hold."""
+    holder = _hold(0)
+    if holder is None:
+        return False
+    with holder:
+        port = holder.getsockname()[1]
+        with socket.socket() as stranger:
+            try:
+                stranger.bind(("127.0.0.1", port))
+                return False
+            except OSError:
+                pass
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                server.bind(("127.0.0.1", port))
+                server.listen()
+            except OSError:
+                return False
+    return True

@@ -1,0 +1,316 @@
+"""The errors of clusters and of sessions, as two trees.
+
+What goes wrong with a **cluster** (its tasks, ports, processes)::
+
+    ClusterError
+      SpecError (ValueError)            asked for what cannot exist
+      PortError                         no port to be had, or a lease was lost
+      StartError                        a task did not come up
+        StartTimeout (TimeoutError)     alive, but never ready
+      ServerExited                      a task died
+      StopError                         a task would not die
+      UnsupportedError                  this launcher or runtime cannot do that
+
+What goes wrong in a **session** (its steps); names are TensorFlow's, codes gRPC's::
+
+    OpError
+      CancelledError, UnknownError, InvalidArgumentError, DeadlineExceededError,
+      NotFoundError, AlreadyExistsError, PermissionDeniedError, ResourceExhaustedError,
+      FailedPreconditionError, AbortedError, OutOfRangeError, UnimplementedError,
+      InternalError, UnavailableError, DataLossError, UnauthenticatedError
+
+Every error is a small report: what failed, where, the evidence, the remedy. The parts are
+attributes too, so that a caller never has to parse a message; all of them pickle.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeVar
+
+__all__ = [
+    "AbortedError",
+    "AlreadyExistsError",
+    "CancelledError",
+    "ClusterError",
+    "DataLossError",
+    "DeadlineExceededError",
+    "FailedPreconditionError",
+    "InternalError",
+    "InvalidArgumentError",
+    "NotFoundError",
+    "OpError",
+    "OutOfRangeError",
+    "PermissionDeniedError",
+    "PortError",
+    "RemoteTraceback",
+    "ResourceExhaustedError",
+    "ServerExited",
+    "SpecError",
+    "StartError",
+    "StartTimeout",
+    "StopError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
+    "UnknownError",
+    "UnsupportedError",
+]
+
+
+class ClusterError(Exception):
+    """Something is wrong with a cluster or one of its tasks.
+
+    ``str`` renders the report: the message, where it happened, the evidence, the remedy.
+
+    Args:
+        message: what failed, in one sentence.
+        task: the task's name, such as ``/job:ps/task:0``.
+        address: where the task serves, such as ``localhost:41234``.
+        pid: its process, if it has one of its own.
+        status: what was last known of it, such as ``still alive`` or ``killed by SIGSEGV``.
+        evidence: the last lines of its log, or the stacks of its threads.
+        remedy: what to do about it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        task: str | None = None,
+        address: str | None = None,
+        pid: int | None = None,
+        status: str | None = None,
+        evidence: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.task = task
+        self.address = address
+        self.pid = pid
+        self.status = status
+        self.evidence = evidence
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        where = ", ".join(
+            part
+            for part in (
+                f"at {self.address}" if self.address else None,
+                f"pid {self.pid}" if self.pid is not None else None,
+                self.status,
+            )
+            if part
+        )
+        if where:
+            lines.append(f"  {where}")
+        if self.evidence:
+            lines.extend(f"  | {line}" for line in self.evidence.rstrip("\n").splitlines())
+        if self.remedy:
+            lines.append(f"  To fix this: {self.remedy}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+class SpecError(ClusterError, ValueError):
+    """What was asked for cannot exist: a count, name, address, option or configuration."""
+
+
+class PortError(ClusterError):
+    """No port could be leased, or a leased port was taken by somebody else."""
+
+
+class StartError(ClusterError):
+    """A task did not come up."""
+
+
+class StartTimeout(StartError, TimeoutError):
+    """A task is alive but was not ready in time; the evidence shows its threads' stacks."""
+
+
+class ServerExited(ClusterError):
+    """A task died.
+
+    ``exitcode`` is as in :mod:`subprocess`: negative for a signal, None if nobody could tell.
+    """
+
+    def __init__(self, message: str, *, exitcode: int | None = None, **report: object) -> None:
+        super().__init__(message, **report)  # type: ignore[arg-type]  # the base names them
+        self.exitcode = exitcode
+
+
+class StopError(ClusterError):
+    """A task would not die; ``survivors`` names what is left."""
+
+    def __init__(self, message: str, *, survivors: tuple[str, ...] = (), **report: object) -> None:
+        super().__init__(message, **report)  # type: ignore[arg-type]  # the base names them
+        self.survivors = survivors
+
+
+class UnsupportedError(ClusterError):
+    """This launcher or runtime cannot do that; the message says which can."""
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception raised in a task, as text: the ``__cause__`` of its copy here."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return "\n\n" + self.text.rstrip()
+
+
+class OpError(Exception):
+    """A step, or a call to a session's target, failed.
+
+    Args:
+        message: what failed and what would do instead.
+        op: the name of the operation that failed, if it was one.
+        device: where it ran or should have run, such as ``/job:ps/replica:0/task:0/device:CPU:0``.
+    """
+
+    code: ClassVar[int] = 2
+    """The gRPC status code of this kind of error."""
+
+    def __init__(
+        self, message: str, *, op: str | None = None, device: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.op = op
+        self.device = device
+
+    def __str__(self) -> str:
+        parts = (f"op: {self.op}" if self.op else "", f"device: {self.device}" if self.device else "")
+        where = ", ".join(part for part in parts if part)
+        return f"{self.message}\n  {where}" if where else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+class CancelledError(OpError):
+    """The step was cancelled, usually because its session was closed."""
+
+    code = 1
+
+
+class UnknownError(OpError):
+    """An operation raised an exception that has no code of its own; it is the ``__cause__``."""
+
+    code = 2
+
+
+class InvalidArgumentError(OpError):
+    """A device, feed, fetch or value that cannot be; named in the message."""
+
+    code = 3
+
+
+class DeadlineExceededError(OpError, TimeoutError):
+    """The step did not end within its timeout."""
+
+    code = 4
+
+
+class NotFoundError(OpError):
+    """Something named in the request does not exist."""
+
+    code = 5
+
+
+class AlreadyExistsError(OpError):
+    """Something with this name exists already."""
+
+    code = 6
+
+
+class PermissionDeniedError(OpError):
+    """The caller may not do that."""
+
+    code = 7
+
+
+class ResourceExhaustedError(OpError):
+    """Memory or another resource of the task ran out."""
+
+    code = 8
+
+
+class FailedPreconditionError(OpError):
+    """The state of the task does not allow that, such as reading an uninitialised variable."""
+
+    code = 9
+
+
+class AbortedError(OpError):
+    """The step was ended because another part of it failed, or its task was reset or restarted."""
+
+    code = 10
+
+
+class OutOfRangeError(OpError):
+    """A value lies outside the valid range."""
+
+    code = 11
+
+
+class UnimplementedError(OpError):
+    """The target does not offer this call."""
+
+    code = 12
+
+
+class InternalError(OpError):
+    """The target broke one of its own promises: a bug."""
+
+    code = 13
+
+
+class UnavailableError(OpError):
+    """A task could not be reached: it is dead, restarting, or was never there."""
+
+    code = 14
+
+
+class DataLossError(OpError):
+    """Data was lost or damaged on the way."""
+
+    code = 15
+
+
+class UnauthenticatedError(OpError):
+    """The call carried no token, or not this cluster's."""
+
+    code = 16
+
+
+def op_error(code: int) -> type[OpError]:
+    """Return the session error for a gRPC status code, :class:`UnknownError` for any other."""
+    return _BY_CODE.get(code, UnknownError)
+
+
+_BY_CODE: dict[int, type[OpError]] = {
+    kind.code: kind for kind in OpError.__subclasses__()
+}
+
+
+_E = TypeVar("_E", bound=Exception)
+
+
+def _rebuild(kind: type[_E], args: tuple[object, ...], state: dict[str, object]) -> _E:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+# Tracebacks should name these by the path that users import them from.
+for _name in __all__:
+    if issubclass(globals()[_name], ClusterError):
+        globals()[_name].__module__ = "pytest_localcluster"
