@@ -1,0 +1,92 @@
+"""gRPC channels as every part of this package opens them, and who is to be closed with which address."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+from weakref import WeakSet
+
+import grpc
+
+__all__ = [
+    "CHANNEL_OPTIONS",
+    "TOKEN_KEY",
+    "Disconnectable",
+    "close_all",
+    "dialled",
+    "open_channel",
+    "register",
+    "token_metadata",
+    "unregister",
+]
+
+TOKEN_KEY = "localcluster-token"
+"""The metadata key under which every call but a health check carries the cluster's token."""
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A proxy of the environment would be asked for loopback addresses too.
+    ("grpc.enable_http_proxy", 0),
+    # In the global pool a new channel inherits the back-off of the last one to the same address,
+    # and a restarted task would be taken for dead for seconds.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 100),
+)
+
+
+class Disconnectable(Protocol):
+    """Something that talks to an address until told that it is gone; kept by weak reference."""
+
+    def disconnect(self) -> None:
+        """Stop talking, at once and without a word to the other side."""
+
+
+def dialled(address: str) -> str:
+    """Return the address to dial for ``address``.
+
+    Servers bind 127.0.0.1 whatever else they bind, so ``localhost`` need not be resolved, and can
+    never lead to a stranger who has the port in the other address family.
+    """
+    host, _, port = address.rpartition(":")
+    return f"127.0.0.1:{port}" if host == "localhost" else address
+
+
+def open_channel(address: str) -> grpc.Channel:
+    """Return a channel to ``address`` (``host:port``); it connects with its first call."""
+    return grpc.insecure_channel(dialled(address), options=CHANNEL_OPTIONS)
+
+
+def token_metadata(token: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that a call with ``token`` carries; none if there is no token."""
+    return () if token is None else ((TOKEN_KEY, token),)
+
+
+_lock = threading.Lock()
+_by_address: dict[str, WeakSet[Disconnectable]] = {}
+
+
+def register(address: str, member: Disconnectable) -> None:
+    """Have :func:`close_all` disconnect ``member`` when the task at ``address`` is stopped for good."""
+    with _lock:
+        _by_address.setdefault(address, WeakSet()).add(member)
+
+
+def unregister(address: str, member: Disconnectable) -> None:
+    """Take back what :func:`register` did; nothing happens if it did nothing."""
+    with _lock:
+        members = _by_address.get(address)
+        if members is not None:
+            members.discard(member)
+            if not members:
+                del _by_address[address]
+
+
+def close_all(address: str) -> None:
+    """Disconnect everything that was registered for ``address`` (``host:port``)."""
+    with _lock:
+        members = list(_by_address.pop(address, ()))
+    for member in members:
+        member.disconnect()
