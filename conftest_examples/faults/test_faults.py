@@ -37,7 +37,7 @@ def test_training_recovers_from_the_loss_of_a_ps(
         session.run(line().initializer)
         run = worker.submit(train, *samples, steps=1_000_000)
         halfway = session.run(line().read())
-        while halfway[0] < 1.5:  # the worker is training
+        while halfway[0] < 1.5 and not run.done():  # the worker is training
             halfway = session.run(line().read())
         np.save(checkpoint, halfway)
 

@@ -1,0 +1,64 @@
+"""Every example of conftest_examples, run by pytest as its reader would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "conftest_examples"
+
+# How many tests pass in each, and what its reader sees.
+CASES = {
+    "faults": (1, []),
+    "first_test": (1, []),
+    "parallel": (8, []),
+    "parameter_server": (1, ["held-out accuracy", "steps/s", "cluster start", "cluster stop"]),
+    "shared_cluster": (5, []),
+}
+
+
+def run(example: str, *args: str) -> str:
+    # The examples are a suite of their own: nothing of the outer run reaches them.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args, example],
+        cwd=EXAMPLES,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_no_example_is_forgotten() -> None:
+    assert CASES.keys() == {path.parent.name for path in EXAMPLES.glob("*/conftest.py")}
+
+
+@pytest.mark.parametrize("example", CASES)
+def test_an_example(example: str) -> None:
+    passed, shown = CASES[example]
+    output = run(example)
+    assert f" {passed} passed" in output
+    for text in shown:
+        assert text in output
+
+
+def test_the_parallel_example_in_parallel() -> None:
+    output = run("parallel", "-n", "2")
+    assert "2 workers" in output
+    assert " 8 passed" in output
+
+
+def test_training_shows_its_progress() -> None:
+    output = run("parameter_server", "-s")
+    assert "worker 0" in output
+    assert "worker 1" in output
+    assert "400/400" in output
