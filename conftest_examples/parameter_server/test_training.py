@@ -82,13 +82,14 @@ def test_two_workers_learn_to_read_digits(
 
     with local_cluster.session(task="/job:worker/task:0") as session:
         session.run(variables_initializer([weights, bias, *counts]))
-        bars = [progress.add_task(f"worker {worker.task_index}", total=STEPS) for worker in workers]
-        runs = [worker.submit(train, images[i::2], labels[i::2]) for i, worker in enumerate(workers)]
-        pending = True
+        bars = [progress.add_task(f"worker {i}", total=STEPS) for i in range(len(workers))]
+        runs = [w.submit(train, images[i::2], labels[i::2]) for i, w in enumerate(workers)]
+        done_by_each = [count.read() for count in counts]
+        pending = set(runs)
         while pending:
-            pending = bool(wait(runs, timeout=0.05).not_done)
-            for bar, count in zip(bars, session.run([count.read() for count in counts]), strict=True):
-                progress.update(bar, completed=int(count))
+            _, pending = wait(runs, timeout=0.05)
+            for bar, done in zip(bars, session.run(done_by_each), strict=True):
+                progress.update(bar, completed=int(done))
         for run in runs:
             run.result()
         predictions = session.run(model.predictions, {model.images: new_images})
