@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pytest_localcluster/_proto/graph.proto\x12\x13pytest_localcluster\"T\n\x0bTensorProto\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\x12\x16\n\x0estreamed_bytes\x18\x04 \x01(\x03\"6\n\tValueList\x12)\n\x05value\x18\x01 \x03(\x0b\x32\x1a.pytest_localcluster.Value\"\x95\x01\n\x05Value\x12\x32\n\x06tensor\x18\x01 \x01(\x0b\x32 .pytest_localcluster.TensorProtoH\x00\x12\x0e\n\x04none\x18\x02 \x01(\x08H\x00\x12.\n\x04list\x18\x03 \x01(\x0b\x32\x1e.pytest_localcluster.ValueListH\x00\x12\x10\n\x06stored\x18\x04 \x01(\tH\x00\x42\x06\n\x04kind\"E\n\nNamedValue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.pytest_localcluster.Value\"F\n\nValueChunk\x12)\n\x05value\x18\x01 \x01(\x0b\x32\x1a.pytest_localcluster.Value\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\"N\n\x0bVariableDef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x13\n\x0bshape_known\x18\x04 \x01(\x08\"\xdb\x01\n\x07NodeDef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02op\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x03(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x13\n\x0bnum_outputs\x18\x05 \x01(\x05\x12\x10\n\x08\x66unction\x18\x06 \x01(\x0c\x12\x11\n\targuments\x18\x07 \x01(\x0c\x12)\n\x05value\x18\x08 \x01(\x0b\x32\x1a.pytest_localcluster.Value\x12\x32\n\x08variable\x18\t \x01(\x0b\x32 .pytest_localcluster.VariableDef\"6\n\x08GraphDef\x12*\n\x04node\x18\x01 \x03(\x0b\x32\x1c.pytest_localcluster.NodeDef\"i\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\n\n\x02op\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x11\n\texception\x18\x05 \x01(\x0c\x12\x11\n\ttraceback\x18\x06 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pytest_localcluster/_proto/graph.proto\x12\x13pytest_localcluster\"T\n\x0bTensorProto\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\x12\x16\n\x0estreamed_bytes\x18\x04 \x01(\x03\"G\n\tValueList\x12)\n\x05value\x18\x01 \x03(\x0b\x32\x1a.pytest_localcluster.Value\x12\x0f\n\x07mutable\x18\x02 \x01(\x08\"\x95\x01\n\x05Value\x12\x32\n\x06tensor\x18\x01 \x01(\x0b\x32 .pytest_localcluster.TensorProtoH\x00\x12\x0e\n\x04none\x18\x02 \x01(\x08H\x00\x12.\n\x04list\x18\x03 \x01(\x0b\x32\x1e.pytest_localcluster.ValueListH\x00\x12\x10\n\x06stored\x18\x04 \x01(\tH\x00\x42\x06\n\x04kind\"E\n\nNamedValue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.pytest_localcluster.Value\"F\n\nValueChunk\x12)\n\x05value\x18\x01 \x01(\x0b\x32\x1a.pytest_localcluster.Value\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\"N\n\x0bVariableDef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x13\n\x0bshape_known\x18\x04 \x01(\x08\"\xdb\x01\n\x07NodeDef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02op\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x03(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x13\n\x0bnum_outputs\x18\x05 \x01(\x05\x12\x10\n\x08\x66unction\x18\x06 \x01(\x0c\x12\x11\n\targuments\x18\x07 \x01(\x0c\x12)\n\x05value\x18\x08 \x01(\x0b\x32\x1a.pytest_localcluster.Value\x12\x32\n\x08variable\x18\t \x01(\x0b\x32 .pytest_localcluster.VariableDef\"6\n\x08GraphDef\x12*\n\x04node\x18\x01 \x03(\x0b\x32\x1c.pytest_localcluster.NodeDef\"i\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\n\n\x02op\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x11\n\texception\x18\x05 \x01(\x0c\x12\x11\n\ttraceback\x18\x06 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,19 +34,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSORPROTO']._serialized_start=63
   _globals['_TENSORPROTO']._serialized_end=147
   _globals['_VALUELIST']._serialized_start=149
-  _globals['_VALUELIST']._serialized_end=203
-  _globals['_VALUE']._serialized_start=206
-  _globals['_VALUE']._serialized_end=355
-  _globals['_NAMEDVALUE']._serialized_start=357
-  _globals['_NAMEDVALUE']._serialized_end=426
-  _globals['_VALUECHUNK']._serialized_start=428
-  _globals['_VALUECHUNK']._serialized_end=498
-  _globals['_VARIABLEDEF']._serialized_start=500
-  _globals['_VARIABLEDEF']._serialized_end=578
-  _globals['_NODEDEF']._serialized_start=581
-  _globals['_NODEDEF']._serialized_end=800
-  _globals['_GRAPHDEF']._serialized_start=802
-  _globals['_GRAPHDEF']._serialized_end=856
-  _globals['_STATUS']._serialized_start=858
-  _globals['_STATUS']._serialized_end=963
+  _globals['_VALUELIST']._serialized_end=220
+  _globals['_VALUE']._serialized_start=223
+  _globals['_VALUE']._serialized_end=372
+  _globals['_NAMEDVALUE']._serialized_start=374
+  _globals['_NAMEDVALUE']._serialized_end=443
+  _globals['_VALUECHUNK']._serialized_start=445
+  _globals['_VALUECHUNK']._serialized_end=515
+  _globals['_VARIABLEDEF']._serialized_start=517
+  _globals['_VARIABLEDEF']._serialized_end=595
+  _globals['_NODEDEF']._serialized_start=598
+  _globals['_NODEDEF']._serialized_end=817
+  _globals['_GRAPHDEF']._serialized_start=819
+  _globals['_GRAPHDEF']._serialized_end=873
+  _globals['_STATUS']._serialized_start=875
+  _globals['_STATUS']._serialized_end=980
 # @@protoc_insertion_point(module_scope)

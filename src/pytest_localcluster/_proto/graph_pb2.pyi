@@ -19,10 +19,12 @@ class TensorProto(_message.Message):
     def __init__(self, dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., content: _Optional[bytes] = ..., streamed_bytes: _Optional[int] = ...) -> None: ...
 
 class ValueList(_message.Message):
-    __slots__ = ("value",)
+    __slots__ = ("value", "mutable")
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    MUTABLE_FIELD_NUMBER: _ClassVar[int]
     value: _containers.RepeatedCompositeFieldContainer[Value]
-    def __init__(self, value: _Optional[_Iterable[_Union[Value, _Mapping]]] = ...) -> None: ...
+    mutable: bool
+    def __init__(self, value: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., mutable: bool = ...) -> None: ...
 
 class Value(_message.Message):
     __slots__ = ("tensor", "none", "list", "stored")

@@ -19,7 +19,7 @@ class GetStatusResponse(_message.Message):
     def __init__(self, device_attributes: _Optional[_Iterable[_Union[_device_pb2.DeviceAttributes, _Mapping]]] = ...) -> None: ...
 
 class RegisterGraphRequest(_message.Message):
-    __slots__ = ("session_handle", "graph_def", "send", "fetch", "recv", "container", "log_device_placement")
+    __slots__ = ("session_handle", "graph_def", "send", "fetch", "recv", "container", "log_device_placement", "allow_soft_placement", "master")
     class RecvEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,8 @@ class RegisterGraphRequest(_message.Message):
     RECV_FIELD_NUMBER: _ClassVar[int]
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     LOG_DEVICE_PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_SOFT_PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    MASTER_FIELD_NUMBER: _ClassVar[int]
     session_handle: str
     graph_def: _graph_pb2.GraphDef
     send: _containers.RepeatedScalarFieldContainer[str]
@@ -41,19 +43,25 @@ class RegisterGraphRequest(_message.Message):
     recv: _containers.ScalarMap[str, str]
     container: str
     log_device_placement: bool
-    def __init__(self, session_handle: _Optional[str] = ..., graph_def: _Optional[_Union[_graph_pb2.GraphDef, _Mapping]] = ..., send: _Optional[_Iterable[str]] = ..., fetch: _Optional[_Iterable[str]] = ..., recv: _Optional[_Mapping[str, str]] = ..., container: _Optional[str] = ..., log_device_placement: bool = ...) -> None: ...
+    allow_soft_placement: bool
+    master: str
+    def __init__(self, session_handle: _Optional[str] = ..., graph_def: _Optional[_Union[_graph_pb2.GraphDef, _Mapping]] = ..., send: _Optional[_Iterable[str]] = ..., fetch: _Optional[_Iterable[str]] = ..., recv: _Optional[_Mapping[str, str]] = ..., container: _Optional[str] = ..., log_device_placement: bool = ..., allow_soft_placement: bool = ..., master: _Optional[str] = ...) -> None: ...
 
 class RegisterGraphResponse(_message.Message):
-    __slots__ = ("graph_handle",)
+    __slots__ = ("graph_handle", "status")
     GRAPH_HANDLE_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
     graph_handle: str
-    def __init__(self, graph_handle: _Optional[str] = ...) -> None: ...
+    status: _graph_pb2.Status
+    def __init__(self, graph_handle: _Optional[str] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class DeregisterGraphRequest(_message.Message):
-    __slots__ = ("graph_handle",)
+    __slots__ = ("graph_handle", "session_handle")
     GRAPH_HANDLE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_HANDLE_FIELD_NUMBER: _ClassVar[int]
     graph_handle: str
-    def __init__(self, graph_handle: _Optional[str] = ...) -> None: ...
+    session_handle: str
+    def __init__(self, graph_handle: _Optional[str] = ..., session_handle: _Optional[str] = ...) -> None: ...
 
 class DeregisterGraphResponse(_message.Message):
     __slots__ = ()
@@ -96,6 +104,14 @@ class RecvTensorRequest(_message.Message):
     step_id: int
     key: str
     def __init__(self, step_id: _Optional[int] = ..., key: _Optional[str] = ...) -> None: ...
+
+class PullTensorResponse(_message.Message):
+    __slots__ = ("value", "status")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    value: _graph_pb2.Value
+    status: _graph_pb2.Status
+    def __init__(self, value: _Optional[_Union[_graph_pb2.Value, _Mapping]] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class ReadVariablesRequest(_message.Message):
     __slots__ = ()

@@ -60,6 +60,11 @@ class WorkerServiceStub(object):
                 request_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.CleanupGraphRequest.SerializeToString,
                 response_deserializer=pytest__localcluster_dot___proto_dot_worker__pb2.CleanupGraphResponse.FromString,
                 _registered_method=True)
+        self.PullTensor = channel.unary_unary(
+                '/pytest_localcluster.WorkerService/PullTensor',
+                request_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.RecvTensorRequest.SerializeToString,
+                response_deserializer=pytest__localcluster_dot___proto_dot_worker__pb2.PullTensorResponse.FromString,
+                _registered_method=True)
         self.RecvTensor = channel.unary_stream(
                 '/pytest_localcluster.WorkerService/RecvTensor',
                 request_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.RecvTensorRequest.SerializeToString,
@@ -112,8 +117,15 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PullTensor(self, request, context):
+        """Waits for a tensor of a step and sends it, in one message if it is small: how tasks ask each other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RecvTensor(self, request, context):
-        """Waits for a tensor of a step and sends it.
+        """Waits for a tensor of a step and sends it, whatever its size.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +172,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.CleanupGraph,
                     request_deserializer=pytest__localcluster_dot___proto_dot_worker__pb2.CleanupGraphRequest.FromString,
                     response_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.CleanupGraphResponse.SerializeToString,
+            ),
+            'PullTensor': grpc.unary_unary_rpc_method_handler(
+                    servicer.PullTensor,
+                    request_deserializer=pytest__localcluster_dot___proto_dot_worker__pb2.RecvTensorRequest.FromString,
+                    response_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.PullTensorResponse.SerializeToString,
             ),
             'RecvTensor': grpc.unary_stream_rpc_method_handler(
                     servicer.RecvTensor,
@@ -312,6 +329,33 @@ class WorkerService(object):
             '/pytest_localcluster.WorkerService/CleanupGraph',
             pytest__localcluster_dot___proto_dot_worker__pb2.CleanupGraphRequest.SerializeToString,
             pytest__localcluster_dot___proto_dot_worker__pb2.CleanupGraphResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullTensor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pytest_localcluster.WorkerService/PullTensor',
+            pytest__localcluster_dot___proto_dot_worker__pb2.RecvTensorRequest.SerializeToString,
+            pytest__localcluster_dot___proto_dot_worker__pb2.PullTensorResponse.FromString,
             options,
             channel_credentials,
             insecure,
