@@ -32,7 +32,7 @@ class Row:
     ratio: float | None = None
 
     def beside(self, tensorflow: float | None) -> Row:
-        """Return the row with its budget worked out from TensorFlow's figure, if that is how it is set."""
+        """Return the row, its budget worked out from TensorFlow's figure if it is a ratio."""
         if self.ratio is None or tensorflow is None:
             return self
         return replace(self, budget=self.ratio * tensorflow)
