@@ -34,6 +34,7 @@ FLOORS = {
     "_client": 2,
     "_launch": 2,
     "_runtimes": 2,
+    "_observer": 3,
     "_server": 3,
     "_cluster": 3,
     "plugin": 4,
