@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ._clock import Deadline, poll
 
-__all__ = ["Follower", "TaskLog", "follow"]
+__all__ = ["Follower", "TaskLog", "follow", "settle"]
 
 _KEPT = 1 << 20
 """How many bytes of a removed log stay readable."""
@@ -117,14 +117,16 @@ def follow(logs: Iterable[tuple[str, TaskLog]], write: Callable[[str], object]) 
     return Follower(logs, write)
 
 
-def settle(log: TaskLog, mark: int, deadline: Deadline) -> str:
-    """Return what follows ``mark`` once something has come and no more does."""
+def settle(
+    size: Callable[[], int], since: Callable[[int], str], mark: int, deadline: Deadline
+) -> str:
+    """Return what a file has after ``mark`` once something has come and no more does."""
     seen = -1
 
     def quiet() -> bool:
         nonlocal seen
-        before, seen = seen, log.mark()
+        before, seen = seen, size()
         return seen > mark and seen == before
 
     poll(quiet, deadline, interval=0.01)
-    return log.since(mark)
+    return since(mark)

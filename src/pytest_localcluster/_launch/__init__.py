@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,12 +40,10 @@ class Entry:
     Attributes:
         serve: brings the task's server up and returns it; picklable, and called in the task.
         context: who the task is; ``context.env`` goes on top of the launching process's environment.
-        preload: modules to import before the task begins, if the launcher can do that once for all.
     """
 
     serve: Callable[[], Serving]
     context: TaskContext
-    preload: tuple[str, ...] = field(default=())
 
 
 class Process(Protocol):
@@ -74,13 +72,17 @@ class Process(Protocol):
     def signal(self, signal: int) -> None:
         """Send a signal to the task."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether a function given to :meth:`call` is running or waiting to."""
+
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Any]:
         """Run a function in the task's main thread, after those asked before it."""
 
-    def reset(self, deadline: Deadline) -> None:
+    def reset(self) -> Future[None]:
         """Have the task go back to the state just after start."""
 
-    def forget(self, task: Task, deadline: Deadline) -> None:
+    def forget(self, task: Task) -> Future[None]:
         """Have the task drop what it knows of a restarted peer."""
 
     def ask_to_stop(self) -> None:
@@ -101,7 +103,12 @@ class Launcher(Protocol):
 
 
 def find_launcher(launcher: Any, preload: tuple[str, ...]) -> Launcher:
-    """Return this process's launcher of a short name, or ``launcher`` itself if it is one already."""
+    """Return this process's launcher of a short name, or ``launcher`` itself if it is one already.
+
+    Args:
+        launcher: the name, or the launcher.
+        preload: modules to import once for all tasks, if the launcher can do that.
+    """
     if isinstance(launcher, str):
         found: Launcher = import_module(f"{__name__}.{launcher}").launcher(preload)
         return found

@@ -1,0 +1,95 @@
+"""What launchers say of a task that did not come up or has died."""
+
+from __future__ import annotations
+
+import linecache
+import re
+import signal
+
+from .._context import TaskContext
+from .._logs import TaskLog
+from ..errors import ServerExited, StartError, StartTimeout
+
+__all__ = ["describe_exit", "exited", "start_failed", "start_timeout", "with_source"]
+
+TAIL = 20
+_FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)')
+
+
+def describe_exit(code: int | None) -> str:
+    """Say how a process ended: ``exited with status 3``, ``was killed by SIGSEGV``."""
+    if code is None:
+        return "ended in a way that nobody saw"
+    if code < 0:
+        try:
+            return f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was killed by signal {-code}"
+    return f"exited with status {code}"
+
+
+def exited(
+    context: TaskContext, log: TaskLog, pid: int | None, code: int | None, doing: str = ""
+) -> ServerExited:
+    """Return the error for a task that died."""
+    return ServerExited(
+        f"{context.task} {describe_exit(code)}{doing}",
+        exitcode=code,
+        evidence=_tail(log),
+        remedy=f"read the log of {context.task} for what it did last",
+        **_where(context, pid),
+    )
+
+
+def start_failed(
+    context: TaskContext, log: TaskLog, pid: int | None, cause: BaseException | None, text: str
+) -> StartError:
+    """Return the error for a task whose start raised ``cause``, or what its ``text`` tells of it."""
+    last = text.rstrip().rpartition("\n")[2]
+    what = f"{type(cause).__name__}: {cause}".partition("\n")[0] if cause is not None else last
+    error = StartError(
+        f"{context.task} did not start: {what}",
+        evidence=text if cause is None else _tail(log),
+        remedy="mend what the traceback shows; it was raised while the task started",
+        **_where(context, pid),
+    )
+    error.__cause__ = cause
+    return error
+
+
+def start_timeout(
+    context: TaskContext, pid: int | None, seconds: float, last_line: str, stacks: str
+) -> StartTimeout:
+    """Return the error for a task that is alive, but not ready."""
+    return StartTimeout(
+        f"{context.task} was not ready after {seconds:g} s",
+        status=f"still alive; last seen: {last_line or 'starting'}",
+        evidence=stacks or None,
+        remedy="raise --cluster-start-timeout (start_timeout=), "
+        "or mend where the stacks show it waiting",
+        **_where(context, pid),
+    )
+
+
+def with_source(stacks: str) -> str:
+    """Put the source line under each frame of a dump by :mod:`faulthandler`."""
+    lines = []
+    for line in stacks.splitlines():
+        lines.append(line)
+        frame = _FRAME.fullmatch(line)
+        if frame is not None:
+            source = linecache.getline(frame["file"], int(frame["line"])).strip()
+            if source:
+                lines.append(f"    {source}")
+    return "\n".join(lines)
+
+
+def _where(context: TaskContext, pid: int | None) -> dict[str, object]:
+    task = context.task
+    address = context.cluster_spec.task_address(task.job, task.index)
+    return {"task": str(task), "address": address, "pid": pid}
+
+
+def _tail(log: TaskLog) -> str | None:
+    text = log.tail(TAIL)
+    return f"last log lines of {log.path}:\n{text}" if text.strip() else None

@@ -1,0 +1,190 @@
+"""Tasks as threads of the test process: the fastest start, and breakpoints work.
+
+A thread has no pid, environment, working directory or output of its own and cannot be killed or
+suspended; what needs these is refused. ``current_task()`` knows the task all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from .. import _context
+from .._clock import Deadline
+from ..errors import StopError, UnsupportedError
+from . import reports
+
+if TYPE_CHECKING:
+    from .._logs import TaskLog
+    from .._spec import Task
+    from . import Entry, Serving
+
+__all__ = ["ThreadLauncher", "launcher"]
+
+
+class ThreadLauncher:
+    """Starts tasks as threads; it holds nothing itself."""
+
+    def launch(self, entry: Entry, log: TaskLog) -> _ThreadProcess:
+        """Start a thread; the task comes up in it while this one goes on."""
+        return _ThreadProcess(entry, log)
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+_LAUNCHER = ThreadLauncher()
+
+
+def launcher(preload: tuple[str, ...]) -> ThreadLauncher:
+    """Return the launcher; ``preload`` is of no use where everything is imported once anyway."""
+    return _LAUNCHER
+
+
+class _ThreadProcess:
+    """One task in a thread of its own, which runs the functions that it is sent."""
+
+    def __init__(self, entry: Entry, log: TaskLog) -> None:
+        self.pid = os.getpid()
+        self._context = entry.context
+        self._log = log
+        self._serving: Serving | None = None
+        self._started = threading.Event()
+        self._ended = threading.Event()
+        self._failure: BaseException | None = None
+        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._calls: set[Future[Any]] = set()
+        self._thread = threading.Thread(
+            target=self._run, args=(entry.serve,), name=str(entry.context.task), daemon=True
+        )
+        self._thread.start()
+
+    def _run(self, serve: Callable[[], Serving]) -> None:
+        with _context.running_as(self._context):
+            try:
+                self._serving = serve()
+            except BaseException as error:
+                self._failure = error
+                self._log.write("".join(traceback.format_exception(error)))
+                self._ended.set()
+                return
+            finally:
+                self._started.set()
+            while (work := self._work.get()) is not None:
+                work()
+        self._stop_serving()
+        self._ended.set()
+
+    def _stop_serving(self) -> None:
+        assert self._serving is not None
+        try:
+            self._serving.stop()
+        except BaseException as error:
+            self._failure = error
+
+    @property
+    def exitcode(self) -> int | None:
+        if not self._ended.is_set():
+            return None
+        return 0 if self._failure is None else 1
+
+    def wait(self, deadline: Deadline) -> int | None:
+        self._ended.wait(deadline.remaining())
+        return self.exitcode
+
+    def wait_ready(self, deadline: Deadline) -> None:
+        if not self._started.wait(deadline.remaining()):
+            frame = sys._current_frames().get(self._thread.ident or 0)
+            stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+            last = self._log.tail(1).rstrip()
+            raise reports.start_timeout(
+                self._context, self.pid, deadline.seconds or 0.0, last, stack
+            )
+        if self._serving is None:
+            text = self._log.text()
+            raise reports.start_failed(self._context, self._log, self.pid, self._failure, text)
+
+    def signal(self, signal: int) -> None:
+        raise UnsupportedError(
+            f"{self._context.task} is a thread of the test process, which no signal reaches alone",
+            task=str(self._context.task),
+            remedy="use launcher='process' to kill, suspend and resume tasks",
+        )
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._calls)
+
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        if self._ended.is_set():
+            future.set_exception(
+                reports.exited(self._context, self._log, self.pid, self.exitcode)
+            )
+            return future
+
+        def work() -> None:
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as error:
+                self._calls.discard(future)
+                future.set_exception(error)
+            else:
+                self._calls.discard(future)
+                future.set_result(result)
+
+        self._calls.add(future)
+        self._work.put(work)
+        return future
+
+    def reset(self) -> Future[None]:
+        return self._attend(lambda serving: serving.reset())
+
+    def forget(self, task: Task) -> Future[None]:
+        return self._attend(lambda serving: serving.forget(task))
+
+    def _attend(self, action: Callable[[Serving], None]) -> Future[None]:
+        future: Future[None] = Future()
+        assert self._serving is not None
+        try:
+            future.set_result(action(self._serving))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def ask_to_stop(self) -> None:
+        self._work.put(None)
+
+    def close(self) -> None:
+        if not self._ended.is_set():
+            self._work.put(None)
+            if self._serving is None:
+                raise self._survivor("its start does not end")
+            if not self._ended.wait(0.2):
+                # Its thread is in a function that does not end. Free the address at least.
+                self._stop_serving()
+                raise self._survivor("a function given to run() or submit() does not end")
+        self._thread.join()
+        if isinstance(self._failure, StopError):
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _survivor(self, why: str) -> StopError:
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        return StopError(
+            f"{self._context.task} would not stop: {why}, and a thread cannot be killed",
+            task=str(self._context.task),
+            survivors=(str(self._context.task),),
+            evidence=stack,
+            remedy="mend what does not end, or use launcher='process', where it is killed",
+        )
