@@ -37,6 +37,7 @@ FLOORS = {
     "_observer": 3,
     "_server": 3,
     "_cluster": 3,
+    "_plugin": 4,
     "plugin": 4,
     "_cli": 4,
     "__main__": 4,
