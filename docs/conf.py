@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib import metadata
 
 project = "pytest-localcluster"
 author = "The pytest-localcluster developers"
 copyright = f"2026, {author}"
-release = version("pytest-localcluster")
+release = metadata.version("pytest-localcluster")
 
 extensions = [
     "myst_parser",

@@ -17,6 +17,7 @@ from rich.table import Table
 from ._measure import Row
 from .clusters import all_rows
 
+ROOT = Path(__file__).resolve().parents[2]
 PEERS = ("tensorflow", "dask", "ray")
 
 
@@ -24,11 +25,11 @@ def peer(name: str, pythons: list[str], repeat: int) -> dict[str, float] | str:
     """Measure a peer with the first interpreter that has it; otherwise say why there is nothing."""
     reason = "not installed"
     for python in pythons:
-        if not Path(python).exists():
+        if not python or not Path(python).exists():
             continue
-        script = Path(__file__).with_name("peers.py")
         done = subprocess.run(
-            [python, script, name, str(repeat)],
+            [Path(python).absolute(), "-m", "tests.benchmarks.peers", name, str(repeat)],
+            cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

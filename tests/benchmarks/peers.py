@@ -1,4 +1,4 @@
-"""The same for TensorFlow, Dask and Ray, as JSON: ``python peers.py tensorflow``.
+"""The same for TensorFlow, Dask and Ray, as JSON: ``python -m tests.benchmarks.peers ray 20``.
 
 Run by an interpreter that has the peer, each in a process of its own; it imports nothing of ours
 but the stopwatch next door. All times are after the import, which a suite pays once.
@@ -11,12 +11,9 @@ import os
 import sys
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from _measure import Stopwatch, per_call
+from ._measure import Stopwatch, per_call
 
 MODULES = {"tensorflow": "tensorflow", "dask": "distributed", "ray": "ray"}
 
