@@ -1,0 +1,45 @@
+"""Who is told of every cluster that starts and stops in this process: the pytest plugin.
+
+It is a room of its own, so that the plugin can listen without importing what a cluster needs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ._cluster import LocalCluster
+
+__all__ = ["Observer", "observe", "observer"]
+
+
+class Observer(Protocol):
+    """What a cluster tells of itself."""
+
+    def log_dir(self, cluster: LocalCluster) -> Path | None:
+        """Return a new folder for the logs of a cluster about to start; None keeps none."""
+
+    def launched(self, cluster: LocalCluster) -> None:
+        """Learn that its tasks were launched: their logs exist, they may not be ready yet."""
+
+    def stopped(self, cluster: LocalCluster) -> None:
+        """Learn that it was stopped, also after a start that failed; its logs can still be read."""
+
+    def created(self, cluster: LocalCluster) -> None:
+        """Take over the life of a cluster that create_local_cluster() made, before it starts."""
+
+
+_current: Observer | None = None
+
+
+def observer() -> Observer | None:
+    """Return who observes now."""
+    return _current
+
+
+def observe(new: Observer | None) -> Observer | None:
+    """Let ``new`` observe from now on; return who did until now, to be put back later."""
+    global _current
+    previous, _current = _current, new
+    return previous

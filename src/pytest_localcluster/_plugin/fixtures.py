@@ -1,0 +1,175 @@
+"""The fixtures. Each is a few lines around ``with LocalCluster(...)``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .marker import wanted
+from .options import OPTIONS
+from .watch import WATCH
+
+if TYPE_CHECKING:
+    from .._cluster import LocalCluster
+    from .._config import ClusterConfig
+    from .._ports import PortLease
+
+__all__ = [
+    "cluster_config",
+    "cluster_factory",
+    "cluster_fixture",
+    "lease_port",
+    "local_cluster",
+    "session_cluster",
+]
+
+_SHARED = pytest.StashKey["list[LocalCluster]"]()
+
+
+@pytest.fixture(scope="session")
+def cluster_config(request: pytest.FixtureRequest) -> ClusterConfig:
+    """The config that every cluster begins with; from ini and command line. Override it at will."""
+    return request.config.stash[OPTIONS].cluster_config()
+
+
+@pytest.fixture
+def local_cluster(
+    request: pytest.FixtureRequest, cluster_config: ClusterConfig
+) -> Iterator[LocalCluster]:
+    """The running cluster that ``@pytest.mark.cluster(...)`` describes, else 1 worker and 1 ps."""
+    scope, config = wanted(request.node, _base(cluster_config), getattr(request, "param", None))
+    with contextlib.ExitStack() as stack:
+        if scope == "function":
+            cluster = stack.enter_context(_new_cluster(config))
+        else:
+            cluster = _shared_cluster(request.node, scope, config)
+        unittest = sys.modules.get("unittest")
+        if unittest is not None and isinstance(request.instance, unittest.TestCase):
+            request.instance.local_cluster = cluster  # its tests take no arguments
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def session_cluster(
+    request: pytest.FixtureRequest, cluster_config: ClusterConfig
+) -> Iterator[LocalCluster]:
+    """One cluster for the whole run, from ``cluster_config``; not reset between tests."""
+    with _lasting_cluster(request, _base(cluster_config)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster_factory(cluster_config: ClusterConfig) -> Iterator[Callable[..., LocalCluster]]:
+    """Start more clusters: ``cluster_factory(workers=3)``; all stop at the end of the test."""
+    base = _base(cluster_config)
+    with contextlib.ExitStack() as stack:
+
+        def start(**fields: Any) -> LocalCluster:
+            return stack.enter_context(_new_cluster(base.replace(**fields)))
+
+        yield start
+
+
+@pytest.fixture
+def lease_port() -> Iterator[Callable[[], PortLease]]:
+    """``lease_port()`` returns a PortLease that nobody else gets until the test ends."""
+    from .. import _ports
+
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(_ports.lease_port())
+
+
+def cluster_fixture(*, scope: Any = "function", **fields: Any) -> Any:
+    """Return a fixture that is a running cluster, under a name and scope of your own.
+
+    Write ``pair = cluster_fixture(scope="module", workers=2)`` in a conftest or a test module.
+    Other fixtures of that scope can use it. It is not reset between the tests of its scope, since
+    what those fixtures put there must last; tasks that died are restarted before the next test.
+
+    Args:
+        scope: any scope of a pytest fixture.
+        fields: fields of :class:`ClusterConfig`, on top of the fixture ``cluster_config``. An
+            indirect parameter, a mapping of fields, goes on top of these.
+
+    Raises:
+        SpecError: a field that is none, or whose value cannot be.
+    """
+    from .._config import ClusterConfig
+
+    # A mapping by job is checked later: its jobs may come from cluster_config.
+    checked = {
+        name: value
+        for name, value in fields.items()
+        if not (name == "runtime" and isinstance(value, Mapping))
+    }
+    ClusterConfig().replace(**checked)
+
+    @pytest.fixture(scope=scope)
+    def cluster(
+        request: pytest.FixtureRequest, cluster_config: ClusterConfig
+    ) -> Iterator[LocalCluster]:
+        """A running cluster, made by cluster_fixture()."""
+        config = _base(cluster_config).replace(**{**fields, **getattr(request, "param", {})})
+        with _lasting_cluster(request, config) as cluster:
+            yield cluster
+
+    return cluster
+
+
+def _new_cluster(config: ClusterConfig, **kwargs: Any) -> LocalCluster:
+    from .._cluster import LocalCluster
+
+    return LocalCluster(config, **kwargs)
+
+
+@contextlib.contextmanager
+def _lasting_cluster(
+    request: pytest.FixtureRequest, config: ClusterConfig
+) -> Iterator[LocalCluster]:
+    watch = request.config.stash[WATCH]
+    with _new_cluster(config) as cluster, watch.reviving(request.fixturename or "", cluster):
+        yield cluster
+
+
+def _base(config: object) -> ClusterConfig:
+    """Return what ``cluster_config`` gave, which anybody may have overridden with anything."""
+    from .._config import ClusterConfig
+    from ..errors import SpecError
+
+    if not isinstance(config, ClusterConfig):
+        raise SpecError(
+            f"the fixture cluster_config returned {config!r}",
+            remedy="return a pytest_localcluster.ClusterConfig",
+        )
+    return config
+
+
+def _shared_cluster(item: pytest.Item, scope: str, config: ClusterConfig) -> LocalCluster:
+    """Return the cluster that tests of ``scope`` with this ``config`` share, as if just started."""
+    from ..errors import ClusterError
+
+    kind: Any = {"class": pytest.Class, "module": pytest.File, "session": pytest.Session}[scope]
+    nodes = [node for node in item.listchain() if isinstance(node, kind)]
+    # A function outside of a class is a class's scope of its own, as it is for pytest's fixtures.
+    node = nodes[-1] if nodes else item
+    clusters = node.stash.setdefault(_SHARED, [])
+    for cluster in clusters:
+        if cluster.config == config:
+            if all(server.is_alive() for server in cluster.servers):
+                # A cluster that cannot be reset is as good as dead.
+                with contextlib.suppress(ClusterError):
+                    cluster.reset()
+                    return cluster
+            clusters.remove(cluster)
+            cluster.stop()
+            break
+    folder = item.config.stash[WATCH].new_folder(node.nodeid, shared_by=f"{scope}-local_cluster")
+    cluster = _new_cluster(config, log_dir=folder)
+    node.addfinalizer(cluster.stop)
+    cluster.start()
+    clusters.append(cluster)
+    return cluster

@@ -1,0 +1,154 @@
+"""The command line and its ini twins, checked before anything runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from .._config import ClusterConfig
+
+__all__ = ["OPTIONS", "Options", "add_options", "read_options"]
+
+LOGS = ("failed", "all", "none")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line and the ini file ask for; None is the default.
+
+    Attributes:
+        fields: fields of :class:`ClusterConfig`, only those that were given.
+        logs: which tests' reports show logs: ``"failed"``, ``"all"`` or ``"none"``.
+        log_dir: where to keep every task's log, absolute.
+        port_range: the lowest and the highest port to lease.
+    """
+
+    fields: dict[str, Any]
+    logs: str
+    log_dir: Path | None
+    port_range: tuple[int, int] | None
+
+    def cluster_config(self) -> ClusterConfig:
+        """Return the config that every cluster of this run begins with."""
+        from .._config import ClusterConfig
+
+        return ClusterConfig(**self.fields)
+
+
+OPTIONS = pytest.StashKey[Options]()
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare the options; all but ``cluster_preload`` exist as both option and ini."""
+    group = parser.getgroup("localcluster", "clusters for tests (pytest-localcluster)")
+    for name, metavar, text in (
+        ("cluster-runtime", "NAME", "what a task serves, unless a marker says more: native"),
+        ("cluster-launcher", "NAME", "where a task runs: process (the default) or thread"),
+        ("cluster-start-timeout", "SECONDS", "how long a cluster may take to start"),
+        ("cluster-logs", "failed|all|none", "whose reports show the tasks' logs (default: failed)"),
+        ("cluster-log-dir", "DIR", "keep every task's log there, in a folder for each test"),
+        ("cluster-port-range", "LOW-HIGH", "lease ports from this range, both ends included"),
+    ):
+        ini = name.replace("-", "_")
+        group.addoption(f"--{name}", dest=ini, metavar=metavar, help=f"{text} (ini: {ini})")
+        parser.addini(ini, f"{text}; --{name} goes before this", default="")
+    parser.addini(
+        "cluster_preload",
+        "modules to import once, before tasks are forked, such as those under test",
+        type="args",
+        default=[],
+    )
+
+
+def read_options(config: pytest.Config) -> Options:
+    """Read and check what was given.
+
+    Raises:
+        pytest.UsageError: a value that cannot be; names the option, or the ini value, at fault.
+    """
+    fields: dict[str, Any] = {}
+    for name in ("runtime", "launcher"):
+        _read(config, f"cluster_{name}", partial(_field, fields, name))
+    _read(
+        config, "cluster_start_timeout", lambda text: _field(fields, "start_timeout", _number(text))
+    )
+    preload = tuple(config.getini("cluster_preload"))
+    if preload:
+        _checked(
+            "cluster_preload (ini)", " ".join(preload), lambda _: _field(fields, "preload", preload)
+        )
+    return Options(
+        fields=fields,
+        logs=_read(config, "cluster_logs", _logs) or "failed",
+        log_dir=_read(config, "cluster_log_dir", lambda text: _folder(config, text)),
+        port_range=_read(config, "cluster_port_range", _ports),
+    )
+
+
+def _read(config: pytest.Config, name: str, convert: Callable[[str], T]) -> T | None:
+    """Return the converted value of an option, or else of its ini twin, or else None."""
+    text = config.getoption(name)
+    if text is not None:
+        return _checked(f"--{name.replace('_', '-')}", text, convert)
+    text = config.getini(name)
+    return _checked(f"{name} (ini)", text, convert) if text else None
+
+
+def _checked(source: str, text: str, convert: Callable[[str], T]) -> T:
+    try:
+        return convert(text)
+    except ValueError as error:  # SpecError is one
+        message = str(error)
+    raise pytest.UsageError(f"{source} = {text!r}: {message}")
+
+
+def _field(fields: dict[str, Any], name: str, value: object) -> None:
+    from .._config import ClusterConfig  # only if a value was given: it costs a millisecond
+
+    fields[name] = getattr(ClusterConfig().replace(**{name: value}), name)
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # ClusterConfig says what is wrong with it
+
+
+def _logs(text: str) -> str:
+    if text not in LOGS:
+        raise ValueError(f"use one of {', '.join(LOGS)}")
+    return text
+
+
+def _ports(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"\s*(\d{1,5})\s*-\s*(\d{1,5})\s*", text)
+    if match is None:
+        raise ValueError("write it as LOW-HIGH, such as 20000-20999")
+    low, high = int(match[1]), int(match[2])
+    if not 0 < low <= high < 65536:
+        raise ValueError("LOW must not be above HIGH, and ports go from 1 to 65535")
+    return low, high
+
+
+def _folder(config: pytest.Config, text: str) -> Path:
+    if config.getoption("cluster_log_dir") is not None:
+        base = config.invocation_params.dir
+    else:
+        base = config.inipath.parent if config.inipath is not None else config.rootpath
+    folder = (base / text).absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{existing} is a file; name a folder")
+    # xdist hands the options to its workers, and theirs may be another directory.
+    config.option.cluster_log_dir = str(folder)
+    return folder

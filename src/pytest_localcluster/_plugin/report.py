@@ -1,0 +1,109 @@
+"""What a test's report says of clusters: what their tasks printed, and which died on their own."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ..errors import ServerExited
+    from .options import Options
+    from .watch import Watch
+
+__all__ = ["ClusterReport"]
+
+LIMIT = 32 * 1024
+"""How many bytes of one task's log a report shows, the last ones."""
+
+
+class ClusterReport:
+    """Hooks of one pytest process."""
+
+    def __init__(self, watch: Watch, options: Options) -> None:
+        self._watch = watch
+        self._options = options
+        self._failure: BaseException | None = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        result = yield
+        self._fail_for_deaths()
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        result = yield
+        self._fail_for_deaths()
+        return result
+
+    def _fail_for_deaths(self) -> None:
+        deaths = self._watch.deaths()
+        if deaths:
+            try:
+                pytest.fail("\n".join(map(str, deaths)), pytrace=False)
+            except pytest.fail.Exception as failure:
+                self._failure = failure
+                raise
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        # The outcome is known only now: unittest's failures and strict xfails are none before.
+        # The report's own list is what is shown, sent on by xdist and written to junit xml; the
+        # item's makes the sections part of the test's later reports, from which junit takes them.
+        report = yield
+        if report.failed or self._options.logs == "all":
+            for title, text in self._sections(report, call):
+                item.add_report_section(report.when or "call", title, text)
+                report.sections.append((f"Captured {title} {report.when}", text))
+        return report
+
+    def _sections(
+        self, report: pytest.TestReport, call: pytest.CallInfo[None]
+    ) -> Iterator[tuple[str, str]]:
+        deaths = self._watch.deaths(known=True)
+        error = call.excinfo.value if call.excinfo is not None else None
+        if error is not self._failure:
+            untold = [str(death) for death in deaths if not _tells(error, death)]
+            if untold:
+                yield "log of deaths", "\n".join(untold)
+        if self._options.logs == "none":
+            return
+        number = 0
+        for watched in self._watch.clusters():
+            printed = list(watched.printed(LIMIT))
+            number += bool(printed)
+            which = f" of cluster {number}" if number > 1 else ""
+            for server, text, cut in printed:
+                where = f"the whole log: {server.log.path}\n" if watched.cluster.log_dir else ""
+                if cut:
+                    where = where or "--cluster-log-dir=DIR keeps the whole log\n"
+                    where = f"{cut} bytes before this are left out; {where}"
+                yield f"log {server.task}{which}", f"{server!r}\n{where}{text}"
+
+    @pytest.hookimpl
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show the logs of passed tests, if asked for and if ``-rP`` does not do it."""
+        if self._options.logs != "all" or "P" in terminalreporter.reportchars.replace("A", "P"):
+            return
+        for report in terminalreporter.stats.get("passed", []):
+            sections = [section for section in report.sections if "log /job:" in section[0]]
+            if sections:
+                terminalreporter.section(f"logs of {report.nodeid}")
+            for title, text in sections:
+                terminalreporter.section(title, "-")
+                terminalreporter.line(text.rstrip("\n"))
+
+
+def _tells(error: BaseException | None, death: ServerExited) -> bool:
+    """Tell whether ``error`` is, or was caused by, an error that reports this death already."""
+    from ..errors import ClusterError
+
+    while error is not None:
+        if isinstance(error, ClusterError) and error.task == death.task:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

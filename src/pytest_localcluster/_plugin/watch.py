@@ -1,0 +1,220 @@
+"""Every cluster that lives in this pytest process: whose it is, and what it did during this test.
+
+The watch is the process's :class:`Observer`, so it sees each cluster, however it was started:
+by a fixture, by ``create_local_cluster`` in a helper, by a ``with`` statement in a test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .._cluster import LocalCluster
+    from .._logs import Follower
+    from .._server import Server
+    from ..errors import ServerExited
+    from .options import Options
+
+__all__ = ["WATCH", "Watch", "Watched"]
+
+
+class Watched:
+    """One cluster, and how far it was when the running test began."""
+
+    def __init__(self, cluster: LocalCluster, follower: Follower | None) -> None:
+        self.cluster = cluster
+        self._follower = follower
+        self._marks: dict[Server, int] = {}
+        self._known_dead: set[Server] = set()
+
+    def begin(self) -> None:
+        """Count from here: a test begins."""
+        self._marks = {server: server.log.mark() for server in self.cluster.servers}
+        self._known_dead = {s for s in self.cluster.servers if s.unexpected_death() is not None}
+
+    def printed(self, limit: int) -> Iterator[tuple[Server, str, int]]:
+        """Yield each task that printed since the last call, what, and how many bytes were cut."""
+        for server in self.cluster.servers:
+            end, mark = server.log.mark(), self._marks.get(server, 0)
+            if end > mark:
+                start = max(mark, end - limit)
+                self._marks[server] = end
+                yield server, server.log.since(start), start - mark
+
+    def deaths(self, *, known: bool = False) -> list[ServerExited]:
+        """Return the tasks that died on their own since the test began.
+
+        With ``known`` they count as reported from now on.
+        """
+        found = {
+            server: death
+            for server in self.cluster.servers
+            if server not in self._known_dead and (death := server.unexpected_death()) is not None
+        }
+        if known:
+            self._known_dead |= found.keys()
+        return list(found.values())
+
+    def ended(self) -> None:
+        """Show what is left of the live output."""
+        if self._follower is not None:
+            self._follower.close()
+
+
+class Watch:
+    """Keeps track of clusters; ties each to the fixture or test that runs when it is made."""
+
+    def __init__(self, config: pytest.Config, options: Options) -> None:
+        self._options = options
+        self._worker = getattr(config, "workerinput", {}).get("workerid", "")
+        self._shows_live = config.getoption("capture") == "no" and not self._worker
+        self._live: list[Watched] = []
+        self._ended: list[Watched] = []
+        self._item: pytest.Item | None = None
+        self._phase = ""
+        self._fixtures: list[pytest.FixtureRequest] = []
+        self._revived: list[tuple[str, LocalCluster]] = []
+
+    # -- the Observer: called by clusters
+
+    def log_dir(self, cluster: LocalCluster) -> Path | None:
+        """Return a new folder named after the running test or fixture."""
+        if self._fixtures:
+            request = self._fixtures[-1]
+            shared_by = "" if request.scope == "function" else request.fixturename or ""
+            return self.new_folder(request.node.nodeid, shared_by=shared_by)
+        return self.new_folder("outside-of-tests" if self._item is None else self._item.nodeid)
+
+    def launched(self, cluster: LocalCluster) -> None:
+        """Begin to watch a cluster; with ``-s`` show what its tasks print, as they print it."""
+        follower = None
+        if self._shows_live:
+            from .._logs import follow
+
+            follower = follow([(f"[{s.task}]", s.log) for s in cluster.servers], _write)
+        self._live.append(Watched(cluster, follower))
+
+    def stopped(self, cluster: LocalCluster) -> None:
+        """Go on showing the cluster in this test's report, and then forget it."""
+        for watched in [watched for watched in self._live if watched.cluster is cluster]:
+            watched.ended()
+            self._live.remove(watched)
+            self._ended.append(watched)
+
+    def created(self, cluster: LocalCluster) -> None:
+        """Let a cluster live as long as the fixture being set up, or else the test that runs."""
+        if self._fixtures:
+            self._fixtures[-1].addfinalizer(cluster.stop)
+        elif self._item is not None and self._phase in ("setup", "call"):
+            self._item.addfinalizer(cluster.stop)
+
+    # -- for fixtures
+
+    @contextlib.contextmanager
+    def reviving(self, fixture: str, cluster: LocalCluster) -> Iterator[None]:
+        """Restart what is dead of ``cluster`` before each test that uses ``fixture``."""
+        entry = (fixture, cluster)
+        self._revived.append(entry)
+        try:
+            yield
+        finally:
+            self._revived.remove(entry)
+
+    def new_folder(self, nodeid: str, *, shared_by: str = "") -> Path | None:
+        """Make and return a new folder for the logs of a cluster; None if none are to be kept.
+
+        It is named after the test, or after the class or module and ``shared_by``, the fixture, and
+        the xdist worker. A number is added if the folder exists, from an earlier run as well.
+        """
+        if self._options.log_dir is None:
+            return None
+        name = re.sub(r"\.py(?=::|$)", "", nodeid).replace("::", ".").replace("/", ".")
+        if shared_by:
+            parts = ("" if name == "." else name, shared_by, self._worker)
+            name = "-".join(part for part in parts if part)
+        name = re.sub(r"[^\w.,=+\[\]-]", "_", name)[:150]
+        for number in itertools.count(1):
+            folder = self._options.log_dir / (name if number == 1 else f"{name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                return folder
+        return None  # never: there is always a higher number
+
+    # -- for the report
+
+    def clusters(self) -> list[Watched]:
+        """Return what lives now or ended during this test, in the order of their starts."""
+        return [*self._ended, *self._live]
+
+    def deaths(self, *, known: bool = False) -> list[ServerExited]:
+        """Return the tasks that died on their own during this test and are not reported yet."""
+        return [death for watched in self.clusters() for death in watched.deaths(known=known)]
+
+    # -- hooks
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        self._item = item
+        try:
+            return (yield)
+        finally:
+            self._item, self._phase = None, ""
+            self._ended.clear()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
+        self._phase = "setup"
+        self._ended.clear()  # of the last try, where a plugin runs a test again
+        names = getattr(item, "fixturenames", ())
+        for fixture, cluster in self._revived:
+            if fixture in names:
+                cluster.restart_dead()
+        for watched in self._live:
+            watched.begin()
+        yield
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, None, None]:
+        self._phase = "call"
+        yield
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self) -> Generator[None, None, None]:
+        self._phase = "teardown"
+        yield
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        self._fixtures.append(request)
+        try:
+            return (yield)
+        finally:
+            self._fixtures.pop()
+
+    def close(self) -> None:
+        """Stop what nobody stopped."""
+        from ..errors import ClusterError
+
+        for watched in reversed(self._live[:]):
+            try:
+                watched.cluster.stop()
+            except ClusterError as error:
+                sys.stderr.write(f"{error}\n")  # the run is over: nothing is left that could fail
+
+
+WATCH = pytest.StashKey[Watch]()
+
+
+def _write(text: str) -> Any:
+    sys.stdout.write(text)
+    sys.stdout.flush()

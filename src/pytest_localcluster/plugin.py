@@ -1,0 +1,71 @@
+"""The pytest plugin: its fixtures and hooks by name. The rooms behind it are in ``_plugin``.
+
+Loading it imports pytest and the standard library, nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from . import _observer
+from ._plugin.fixtures import (
+    cluster_config,
+    cluster_factory,
+    cluster_fixture,
+    lease_port,
+    local_cluster,
+    session_cluster,
+)
+from ._plugin.marker import DESCRIPTION, MarkerCheck
+from ._plugin.options import OPTIONS, add_options, read_options
+from ._plugin.report import ClusterReport
+from ._plugin.watch import WATCH, Watch
+
+__all__ = [
+    "cluster_config",
+    "cluster_factory",
+    "cluster_fixture",
+    "lease_port",
+    "local_cluster",
+    "session_cluster",
+]
+
+_PREVIOUS = pytest.StashKey["_observer.Observer | None"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options and their ini twins."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the options, and watch clusters from here on."""
+    config.addinivalue_line("markers", DESCRIPTION)
+    config.stash[OPTIONS] = options = read_options(config)
+    config.stash[WATCH] = watch = Watch(config, options)
+    config.stash[_PREVIOUS] = _observer.observe(watch)
+    for hooks in (MarkerCheck(), watch, ClusterReport(watch, options)):
+        config.pluginmanager.register(hooks, f"localcluster-{type(hooks).__name__}")
+    if options.port_range is not None:
+        from . import _ports
+
+        _ports.configure(options.port_range)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what is left, and end what starts the tasks."""
+    watch = config.stash.get(WATCH, None)
+    if watch is None:
+        return  # the options were refused
+    watch.close()
+    _observer.observe(config.stash[_PREVIOUS])
+    if config.stash[OPTIONS].port_range is not None:
+        from . import _ports
+
+        _ports.configure(None)
+    # Not in a pytest inside of a test: the outer one may have clusters.
+    process = sys.modules.get(f"{__package__}._launch.process")
+    if process is not None and _observer.observer() is None:
+        process.shutdown()
