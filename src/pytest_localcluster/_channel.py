@@ -1,4 +1,4 @@
-"""gRPC channels as every part of this package opens them, and who is to be closed with which address."""
+"""gRPC channels as every part of this package opens them, and what uses which address."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _by_address: dict[str, WeakSet[Disconnectable]] = {}
 
 
 def register(address: str, member: Disconnectable) -> None:
-    """Have :func:`close_all` disconnect ``member`` when the task at ``address`` is stopped for good."""
+    """Have :func:`close_all` disconnect ``member`` once the task at ``address`` is gone for good."""
     with _lock:
         _by_address.setdefault(address, WeakSet()).add(member)
 

@@ -64,7 +64,7 @@ def pack(
 
 
 def _map(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Return the container ``value`` with ``change`` applied inside, or itself if nothing changed."""
+    """Return the container ``value`` with ``change`` applied inside; itself if nothing changes."""
     kind = type(value)
     if kind is slice:
         parts = (value.start, value.stop, value.step)
@@ -97,11 +97,11 @@ def compile_call(function: bytes, arguments: bytes) -> Callable[[Values], Any]:
     """
     call = _pickling.loads(function)
     args, kwargs = _pickling.loads(arguments)
-    if not any(map(_filler, kwargs.values())):
-        if all(isinstance(arg, Input) and arg.index == i for i, arg in enumerate(args)):
-            if not kwargs:
-                return lambda values: call(*values)
-            return lambda values: call(*values, **kwargs)
+    in_order = all(isinstance(arg, Input) and arg.index == i for i, arg in enumerate(args))
+    if in_order and not any(map(_filler, kwargs.values())):
+        if not kwargs:
+            return lambda values: call(*values)
+        return lambda values: call(*values, **kwargs)
     positions = [(i, fill) for i, arg in enumerate(args) if (fill := _filler(arg))]
     names = [(name, fill) for name, arg in kwargs.items() if (fill := _filler(arg))]
 
@@ -117,7 +117,7 @@ def compile_call(function: bytes, arguments: bytes) -> Callable[[Values], Any]:
 
 
 def _filler(value: Any) -> Callable[[Values], Any] | None:
-    """Return what makes this argument out of the values of the inputs; None if it holds no input."""
+    """Return what makes this argument from the values of the inputs; None if it holds none."""
     if isinstance(value, Input):
         return itemgetter(value.index)
     found: list[int] = []
@@ -142,5 +142,5 @@ def _filler(value: Any) -> Callable[[Values], Any] | None:
 
 
 def call_method(value: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-    """Call ``value.name(*args, **kwargs)``; how a method of an array, or of a ufunc, is an operation."""
+    """Call ``value.name(*args, **kwargs)``: how a method of an array or ufunc is an operation."""
     return getattr(value, name)(*args, **kwargs)

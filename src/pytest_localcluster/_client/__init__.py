@@ -1,0 +1,42 @@
+"""The client of the native runtime: graphs are described here, and run by a cluster's tasks.
+
+What a user sees of it is the names below; what they are made of, from the ground up::
+
+    operation   a node, and build.py, which makes one as the scopes in force say
+    placement, control, replicas   those scopes
+    tensor      an output of a node, with NumPy as its operations; refusals: what it is not
+    call        a Python call on its way into a node
+    source, functions, variable   how users make nodes
+    nodes, plan, feed            a graph, a step's fetches, and its feeds, as a master wants them
+    connection, remote, failure  the talk with a master, and what can go wrong
+    session     all of it together
+"""
+
+from __future__ import annotations
+
+from .build import group
+from .control import control_dependencies
+from .functions import function
+from .operation import Operation
+from .placement import device
+from .replicas import replica_device_setter
+from .session import DeviceAttributes, Session
+from .source import constant, placeholder
+from .tensor import Tensor
+from .variable import Variable, variables_initializer
+
+__all__ = [
+    "DeviceAttributes",
+    "Operation",
+    "Session",
+    "Tensor",
+    "Variable",
+    "constant",
+    "control_dependencies",
+    "device",
+    "function",
+    "group",
+    "placeholder",
+    "replica_device_setter",
+    "variables_initializer",
+]

@@ -1,0 +1,79 @@
+"""What a master answers when something failed, as the exception to raise here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+import grpc
+
+from .. import _pickling
+from ..errors import AbortedError, OpError, RemoteTraceback, op_error
+
+if TYPE_CHECKING:
+    from .._proto.graph_pb2 import Status
+
+__all__ = ["from_call", "is_unknown_session", "raise_status"]
+
+
+def raise_status(status: Status) -> NoReturn:
+    """Raise the error of a step, with what an operation raised, and where, as its cause."""
+    error = op_error(status.code)(
+        status.message, op=status.op or None, device=status.device or None
+    )
+    cause = _pickling.load_exception(status.exception, status.traceback)
+    if cause is None and status.traceback:
+        cause = RemoteTraceback(status.traceback)
+    raise error from cause
+
+
+def from_call(error: grpc.RpcError, target: str, what: str, timeout: float | None) -> OpError:
+    """Return the error for a call that failed.
+
+    Args:
+        error: what gRPC raised.
+        target: what was called.
+        what: what it was asked to do, such as ``"a step that fetches matmul:0"``.
+        timeout: the seconds that all of it was given.
+    """
+    code, details = error.code(), error.details() or ""
+    kind = op_error(code.value[0])
+    explain = _EXPLAIN.get(code)
+    return kind(details if explain is None else explain(details, target, what, timeout))
+
+
+def _unavailable(details: str, target: str, what: str, timeout: float | None) -> str:
+    return (
+        f"{target} cannot be reached for {what}: {details}\n"
+        "  To fix this: see whether its task is alive; after a restart the session works again"
+    )
+
+
+def _late(details: str, target: str, what: str, timeout: float | None) -> str:
+    # gRPC's own words tell nothing; the master's may tell which operations were not done.
+    said = f"; {details}" if details and not details.lower().startswith("deadline exceeded") else ""
+    return f"{what} was not done by {target} within {timeout} s{said}"
+
+
+def _cancelled(details: str, target: str, what: str, timeout: float | None) -> str:
+    return f"{what} was cancelled: {details} (its session to {target} was closed meanwhile?)"
+
+
+def _unimplemented(details: str, target: str, what: str, timeout: float | None) -> str:
+    return (
+        f"{target} knows no such call ({details}): "
+        "sessions talk to tasks of the native runtime, of this version"
+    )
+
+
+_EXPLAIN: dict[grpc.StatusCode, Callable[[str, str, str, float | None], str]] = {
+    grpc.StatusCode.UNAVAILABLE: _unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: _late,
+    grpc.StatusCode.CANCELLED: _cancelled,
+    grpc.StatusCode.UNIMPLEMENTED: _unimplemented,
+}
+
+
+def is_unknown_session(error: OpError) -> bool:
+    """Tell whether the master did nothing, since it was restarted or reset and knows no session."""
+    return isinstance(error, AbortedError) and "unknown session handle" in error.message

@@ -1,0 +1,133 @@
+"""A session's other half: what the master of its target knows of it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _tensors
+from .._proto.graph_pb2 import GraphDef, NamedValue, Value
+from .._proto.master_pb2 import (
+    CreateSessionRequest,
+    ExtendSessionRequest,
+    RunStepRequest,
+    SendTensorRequest,
+)
+from ..errors import DeadlineExceededError
+from .failure import raise_status
+from .nodes import Names, encode, stored_constant
+
+if TYPE_CHECKING:
+    from .._clock import Deadline
+    from .._proto.config_pb2 import ConfigProto
+    from .connection import Connection
+    from .operation import Operation
+    from .plan import Plan
+
+__all__ = ["Remote"]
+
+Feed = tuple[str, "np.ndarray[Any, Any]"]
+
+
+class Remote:
+    """One session at a master: its handle, and which nodes have been sent there.
+
+    It lasts until the master forgets it (a restart, a reset); then the client makes another one.
+    """
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._lock = threading.Lock()
+        self._sent: set[str] = set()
+        self._keys = itertools.count()
+        self.handle = ""
+
+    def create(self, config: ConfigProto | None, deadline: Deadline) -> None:
+        """Open the session at the master."""
+        request = CreateSessionRequest(config=config)
+        response = self._connection.call("CreateSession", request, deadline, "opening a session")
+        self.handle = response.session_handle
+
+    def prepare(self, plan: Plan, deadline: Deadline) -> None:
+        """Send the master what it does not have yet of what the plan needs."""
+        if plan.ready_at is self:
+            return
+        left = deadline.remaining()
+        if not self._lock.acquire(timeout=-1 if left is None else left):
+            raise DeadlineExceededError(
+                f"another thread was still sending its graph to {self._connection.target} "
+                f"after {deadline.seconds} s"
+            )
+        try:
+            new = [op for op in plan.operations if plan.names[op] not in self._sent]
+            if new:
+                self._extend(new, deadline)
+                self._sent.update(plan.names[op] for op in new)
+            plan.ready_at = self
+        finally:
+            self._lock.release()
+
+    def _extend(self, operations: Sequence[Operation], deadline: Deadline) -> None:
+        for op in filter(stored_constant, operations):
+            self._store(self._names.of(op), op.payload, keep=True, deadline=deadline)
+        graph = GraphDef(node=encode(operations, self._names))
+        request = ExtendSessionRequest(session_handle=self.handle, graph_def=graph)
+        self._connection.call("ExtendSession", request, deadline, "sending a graph")
+
+    def step(self, plan: Plan, feeds: Sequence[Feed], deadline: Deadline) -> list[Any]:
+        """Run the plan once; return the values that it fetches.
+
+        Raises:
+            OpError: the kind that tells how it failed.
+        """
+        request = RunStepRequest(session_handle=self.handle)
+        request.MergeFrom(plan.request)
+        for name, array in feeds:
+            if array.nbytes > _tensors.INLINE_LIMIT:
+                key = f"feed/{next(self._keys)}"
+                self._store(key, array, keep=False, deadline=deadline)
+                value = Value(stored=key)
+            else:
+                value = _tensors.value_to_proto(array)
+            request.feed.append(NamedValue(name=name, value=value))
+        what = _what(plan)
+        response = self._connection.call("RunStep", request, deadline, what)
+        if response.status.code:
+            raise_status(response.status)
+        return [self._value(value, response.step_id, deadline, what) for value in response.fetch]
+
+    def _store(self, key: str, value: Any, *, keep: bool, deadline: Deadline) -> None:
+        def requests() -> Iterator[SendTensorRequest]:
+            first = SendTensorRequest(session_handle=self.handle, key=key, keep=keep)
+            for chunk in _tensors.chunks_of(value):
+                first.data.CopyFrom(chunk)
+                yield first
+                first = SendTensorRequest()
+
+        self._connection.send(requests(), deadline, f"sending a tensor of {value.nbytes} bytes")
+
+    def _value(self, proto: Value, step_id: int, deadline: Deadline, what: str) -> Any:
+        if proto.WhichOneof("kind") != "stored":
+            return _scalars(_tensors.value_from_proto(proto, writable=True))
+        with self._connection.receive(step_id, proto.stored, deadline, what) as chunks:
+            return _scalars(_tensors.value_from_chunks(chunks))
+
+
+def _scalars(value: Any) -> Any:
+    """Return a value as users want it: an array without dimensions is a NumPy scalar."""
+    if isinstance(value, np.ndarray):
+        return value if value.ndim else value[()]
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_scalars, value))
+    return value
+
+
+def _what(plan: Plan) -> str:
+    wanted = [*plan.request.fetch, *plan.request.target]
+    more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
+    return f"a step for {', '.join(wanted[:3])}{more}"

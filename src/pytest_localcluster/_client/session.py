@@ -1,0 +1,285 @@
+"""A client's connection to one task, through which it runs graphs on the whole cluster."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from .._clock import Deadline
+from .._context import token_for
+from .._proto.config_pb2 import ConfigProto
+from .._proto.master_pb2 import CloseSessionRequest, ListDevicesRequest, ResetRequest
+from ..errors import OpError
+from .connection import Connection
+from .failure import is_unknown_session
+from .feed import as_feed, check_key
+from .nodes import Names
+from .plan import Plan, key_of
+from .remote import Feed, Remote
+
+__all__ = ["DeviceAttributes", "Session"]
+
+_PLANS = 512  # that a session remembers; a loop that makes new Tensors must not fill the memory
+_GOODBYE = 1.0  # seconds that a close waits for a target that does not answer
+
+
+@dataclass(frozen=True)
+class DeviceAttributes:
+    """A device of a cluster.
+
+    Attributes:
+        name: such as ``/job:ps/replica:0/task:0/device:CPU:0``.
+        device_type: such as ``CPU``.
+        memory_limit_bytes: how much memory it has; 0 if nobody knows.
+        incarnation: a random number that its task chose when it started.
+    """
+
+    name: str
+    device_type: str
+    memory_limit_bytes: int
+    incarnation: int
+
+
+class Session:
+    """A client's connection to one task of a cluster with the native runtime.
+
+    What runs without a device runs on that task; everything else on the tasks that its devices
+    name. Any number of threads may use it at once. Nothing is dialled before the first run, and a
+    session outlives a restart of its target. It closes with its cluster, if that is of this
+    process.
+
+    Args:
+        target: the task to dial, as ``server.target`` has it: ``grpc://localhost:41234``.
+        config: a ConfigProto, ours or TensorFlow's; ``operation_timeout_in_ms`` is the timeout of
+            runs that are given none.
+        token: the cluster's token; None looks it up, by target in this process, or from the
+            environment in a task or a process started with ``cluster.environ()``.
+
+    Example::
+
+        with Session(workers[0].target) as session:
+            session.run(variables_initializer([w]))
+            loss = session.run(step, feed_dict={x: images})
+    """
+
+    def __init__(self, target: str, *, config: Any = None, token: str | None = None) -> None:
+        _check_target(target)
+        self._config = _config(config)
+        self._connection = Connection(target, token_for(target) if token is None else token)
+        self._lock = threading.Lock()
+        self._opening = threading.Lock()
+        self._names = Names()
+        self._plans: dict[Hashable, Plan] = {}
+        self._remote: Remote | None = None
+
+    @property
+    def target(self) -> str:
+        """What it dials."""
+        return self._connection.target
+
+    def run(
+        self,
+        fetches: Any,
+        feed_dict: Mapping[Any, Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        """Run what ``fetches`` need, once, and return their values.
+
+        Args:
+            fetches: Tensors, variables and operations, by themselves or nested in lists, tuples
+                and dicts.
+            feed_dict: values by Tensor, which take the place of what would be computed.
+            timeout: seconds until the step must be done; None is the config's, or for ever.
+
+        Returns:
+            The values, nested likewise: new arrays, NumPy scalars for what has no dimensions, None
+            for operations.
+
+        Raises:
+            InvalidArgumentError: a feed or a device that cannot be; named in the message.
+            DeadlineExceededError: it took longer than ``timeout``; it was ended everywhere.
+            UnavailableError: a task that it needs cannot be reached.
+            FailedPreconditionError: a variable is not initialised, or the session is closed.
+            OpError: another kind, for what else went wrong.
+        """
+        self._connection.check_open()
+        plan = self._plan(fetches)
+        return self._run(plan, self._feeds(plan, feed_dict or {}), self._deadline(timeout))
+
+    def make_callable(
+        self, fetches: Any, feed_list: Sequence[Any] | None = None
+    ) -> Callable[..., Any]:
+        """Return a function that runs ``fetches``; its arguments are fed to ``feed_list`` in order.
+
+        The function takes ``timeout`` by keyword, as :meth:`run` does.
+        """
+        self._connection.check_open()
+        plan = Plan(fetches, self._names)
+        keys = [check_key(key, "feed_list") for key in feed_list or ()]
+
+        def run(*values: Any, timeout: float | None = None) -> Any:
+            if len(values) != len(keys):
+                raise TypeError(f"this takes {len(keys)} values to feed, not {len(values)}")
+            self._connection.check_open()
+            feeds = self._feeds(plan, dict(zip(keys, values, strict=True)))
+            return self._run(plan, feeds, self._deadline(timeout))
+
+        return run
+
+    def list_devices(self) -> list[DeviceAttributes]:
+        """Return the devices of every task that the target reaches, its own first."""
+        deadline = self._deadline(None)
+
+        def ask(remote: Remote) -> Any:
+            request = ListDevicesRequest(session_handle=remote.handle)
+            return self._connection.call("ListDevices", request, deadline, "listing devices")
+
+        answer = self._with_remote(ask, deadline)
+        return [
+            DeviceAttributes(d.name, d.device_type, d.memory_limit, d.incarnation)
+            for d in (*answer.local_device, *answer.remote_device)
+        ]
+
+    def close(self) -> None:
+        """End the session; steps under way are cancelled. Idempotent."""
+        remote, self._remote = self._remote, None
+        if remote is not None and not self._connection.closed:
+            request = CloseSessionRequest(session_handle=remote.handle)
+            with suppress(OpError):  # a target that is gone has nothing to forget
+                deadline = Deadline(_GOODBYE)
+                self._connection.call("CloseSession", request, deadline, "closing a session")
+        self._connection.close("this session is closed")
+
+    def __enter__(self) -> Self:
+        self._connection.check_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @classmethod
+    def reset(cls, target: str, *, token: str | None = None) -> None:
+        """End all sessions to ``target`` and clear the variables of all tasks that they used.
+
+        Args:
+            target: as in the constructor.
+            token: as there.
+        """
+        _check_target(target)
+        connection = Connection(target, token_for(target) if token is None else token)
+        try:
+            connection.call("Reset", ResetRequest(), Deadline(None), "a reset")
+        finally:
+            connection.close("this reset is done")
+
+    def __repr__(self) -> str:
+        state = "closed" if self._connection.closed else "open"
+        return f"<Session to {self.target}: {state}>"
+
+    def _deadline(self, timeout: float | None) -> Deadline:
+        if timeout is None:
+            ms = 0 if self._config is None else self._config.operation_timeout_in_ms
+            return Deadline(ms / 1000 if ms > 0 else None)
+        number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+        if not number or not 0 < timeout < math.inf:
+            raise ValueError(
+                f"timeout={timeout!r} is no time for a step: use seconds above 0, or None"
+            )
+        return Deadline(timeout)
+
+    def _plan(self, fetches: Any) -> Plan:
+        key = key_of(fetches)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = Plan(fetches, self._names)
+            with self._lock:
+                self._plans[key] = plan
+                if len(self._plans) > _PLANS:
+                    del self._plans[next(iter(self._plans))]
+        return plan
+
+    def _feeds(self, plan: Plan, feed_dict: Mapping[Any, Any]) -> list[Feed]:
+        feeds = []
+        for key, value in feed_dict.items():
+            tensor = check_key(key, "feed_dict")
+            array = as_feed(tensor, value)
+            name = plan.names.get(tensor.op)
+            if name is not None:  # what the step does not need, the master need not know
+                feeds.append((f"{name}:{tensor.value_index}", array))
+        return feeds
+
+    def _run(self, plan: Plan, feeds: Sequence[Feed], deadline: Deadline) -> Any:
+        if not plan.operations:
+            return plan.build(())
+
+        def step(remote: Remote) -> list[Any]:
+            try:
+                remote.prepare(plan, deadline)
+            except OpError:
+                # Nobody knows now which nodes the master has.
+                self._forget(remote)
+                raise
+            return remote.step(plan, feeds, deadline)
+
+        return plan.build(self._with_remote(step, deadline))
+
+    def _with_remote(self, use: Callable[[Remote], Any], deadline: Deadline) -> Any:
+        """Call ``use`` with this session's other half; once more if the master had forgotten it.
+
+        A master that was restarted or reset refuses an old handle before it does anything: only
+        for that reason may a step be tried again, since it would otherwise run twice.
+        """
+        remote = self._remote or self._open(deadline)
+        try:
+            return use(remote)
+        except OpError as error:
+            if not is_unknown_session(error):
+                raise
+            self._forget(remote)
+        return use(self._remote or self._open(deadline))
+
+    def _open(self, deadline: Deadline) -> Remote:
+        with self._opening:
+            remote = self._remote
+            if remote is None:
+                remote = Remote(self._connection, self._names)
+                remote.create(self._config, deadline)
+                self._remote = remote
+            return remote
+
+    def _forget(self, remote: Remote) -> None:
+        with self._lock:
+            if self._remote is remote:
+                self._remote = None
+
+
+def _check_target(target: object) -> None:
+    if not isinstance(target, str):
+        has = getattr(target, "target", None)
+        remedy = ": pass its target attribute" if isinstance(has, str) else ""
+        raise TypeError(
+            f"a session's target is a string such as grpc://localhost:41234, not {target!r}{remedy}"
+        )
+
+
+def _config(config: Any) -> ConfigProto | None:
+    if config is None:
+        return None
+    if getattr(getattr(config, "DESCRIPTOR", None), "name", None) != "ConfigProto":
+        raise TypeError(
+            f"config={config!r} is no ConfigProto: use pytest_localcluster.ConfigProto "
+            "or tf.compat.v1.ConfigProto"
+        )
+    # Through bytes: TensorFlow's is another class, and a copy is not changed by the caller later.
+    return ConfigProto.FromString(config.SerializeToString())
