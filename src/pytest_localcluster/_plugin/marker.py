@@ -40,7 +40,8 @@ def wanted(
 
 def _asked(item: pytest.Item, param: object) -> dict[str, Any]:
     """Return what the markers and the parameter of ``item`` ask for; ``scope`` may be in it."""
-    from .._config import ClusterConfig
+    import difflib
+
     from ..errors import SpecError
 
     layers = [_keywords(mark) for mark in _markers(item)]
@@ -51,9 +52,12 @@ def _asked(item: pytest.Item, param: object) -> dict[str, Any]:
                 remedy="use a mapping of keywords, such as dict(workers=4)",
             )
         layers.append(dict(param))
-    for layer in layers:
-        # Here, since a mistake is one also where a nearer layer has the same keyword.
-        ClusterConfig.check_names(name for name in layer if name != "scope")
+    names = _names()
+    for name in (name for layer in layers for name in layer):
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "use one of those below"
+            raise SpecError(f"a cluster has no {name!r}", remedy=hint)
     merged = _merge(layers)
     scope = merged.get("scope", "function")
     if scope not in SCOPES:
@@ -61,6 +65,14 @@ def _asked(item: pytest.Item, param: object) -> dict[str, Any]:
             f"unknown scope {scope!r}", remedy=f"use one of {', '.join(map(repr, SCOPES))}"
         )
     return merged
+
+
+def _names() -> list[str]:
+    from dataclasses import fields
+
+    from .._config import ClusterConfig
+
+    return [*(field.name for field in fields(ClusterConfig)), "scope"]
 
 
 def _markers(item: pytest.Item) -> list[pytest.Mark]:
@@ -180,12 +192,8 @@ def _problems(items: Iterable[pytest.Item]) -> str:
         more = f" and {len(tests) - 1} more" if len(tests) > 1 else ""
         lines.append(f"{tests[0]}{more}: no such cluster can be had")
         lines.extend(f"  {line}" for line in message.splitlines())
-    from dataclasses import fields
-
-    from .._config import ClusterConfig
-
-    names = ", ".join(field.name for field in fields(ClusterConfig))
-    return "\n".join([*lines, f"The keywords of the cluster marker are: {names}, scope"])
+    lines.append(f"The keywords of the cluster marker are: {', '.join(_names())}")
+    return "\n".join(lines)
 
 
 def _check(asked: dict[str, Any]) -> None:

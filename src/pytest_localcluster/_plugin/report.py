@@ -28,12 +28,14 @@ class ClusterReport:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
+        __tracebackhide__ = True
         result = yield
         self._fail_for_deaths()
         return result
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        __tracebackhide__ = True
         result = yield
         self._fail_for_deaths()
         return result

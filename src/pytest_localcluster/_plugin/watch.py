@@ -169,8 +169,8 @@ class Watch:
             self._item, self._phase = None, ""
             self._ended.clear()
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._phase = "setup"
         self._ended.clear()  # of the last try, where a plugin runs a test again
         names = getattr(item, "fixturenames", ())
@@ -179,22 +179,20 @@ class Watch:
                 cluster.restart_dead()
         for watched in self._live:
             watched.begin()
-        yield
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_call(self) -> Generator[None, None, None]:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self) -> None:
         self._phase = "call"
-        yield
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self) -> Generator[None, None, None]:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self) -> None:
         self._phase = "teardown"
-        yield
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
         self, request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
+        __tracebackhide__ = True  # nobody's failing fixture should show this frame
         self._fixtures.append(request)
         try:
             return (yield)

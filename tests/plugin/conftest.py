@@ -1,0 +1,42 @@
+"""pytest inside of tests: in this process where no cluster starts, else in one of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+Run = Callable[..., pytest.RunResult]
+
+INI = """
+[pytest]
+asyncio_default_fixture_loop_scope = function
+addopts = -p no:cacheprovider -p no:randomly
+"""
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide from the inner pytest that the outer one may be a worker of xdist."""
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)
+    pytester.makeini(INI)
+
+
+@pytest.fixture
+def ini(pytester: pytest.Pytester) -> Callable[[str], object]:
+    """Add to the inner pytest's ini file."""
+    return lambda text: pytester.makeini(INI + text)
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Run:
+    """Run pytest in a process of its own."""
+    return lambda *args: pytester.runpytest_subprocess(*args, timeout=60)
+
+
+@pytest.fixture(params=["plain", "xdist"])
+def run_both(request: pytest.FixtureRequest, run: Run) -> Run:
+    """Run pytest in a process of its own, without and with xdist."""
+    mode = ["-n", "2"] if request.param == "xdist" else ["-p", "no:xdist"]
+    return lambda *args: run(*mode, *args)

@@ -1,0 +1,163 @@
+"""Options and their ini twins: what they do, and what is said of values that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+Ini = Callable[[str], object]
+
+SHOW = """
+    import pytest
+
+    def test_config(cluster_config, pytestconfig):
+        print("runtime", cluster_config.runtime)
+        print("launcher", cluster_config.launcher)
+        print("start_timeout", cluster_config.start_timeout)
+        print("preload", cluster_config.preload)
+"""
+
+
+def show(pytester: pytest.Pytester, *args: str) -> str:
+    pytester.makepyfile(SHOW)
+    result = pytester.runpytest_inprocess("-s", *args)
+    result.assert_outcomes(passed=1)
+    return result.stdout.str()
+
+
+def test_defaults(pytester: pytest.Pytester) -> None:
+    shown = show(pytester)
+    assert "runtime native" in shown
+    assert "launcher process" in shown
+    assert "start_timeout None" in shown
+    assert "preload ()" in shown
+
+
+def test_options(pytester: pytest.Pytester) -> None:
+    shown = show(
+        pytester,
+        "--cluster-runtime=native",
+        "--cluster-launcher=thread",
+        "--cluster-start-timeout=2.5",
+    )
+    assert "launcher thread" in shown
+    assert "start_timeout 2.5" in shown
+
+
+def test_ini(pytester: pytest.Pytester, ini: Ini) -> None:
+    ini(
+        """
+cluster_runtime = native
+cluster_launcher = thread
+cluster_start_timeout = 30
+cluster_preload = json
+    email.message
+"""
+    )
+    shown = show(pytester)
+    assert "launcher thread" in shown
+    assert "start_timeout 30.0" in shown
+    assert "preload ('json', 'email.message')" in shown
+
+
+def test_the_command_line_goes_before_ini(pytester: pytest.Pytester, ini: Ini) -> None:
+    ini("cluster_launcher = thread\ncluster_start_timeout = 30\n")
+    shown = show(pytester, "--cluster-launcher=process")
+    assert "launcher process" in shown
+    assert "start_timeout 30.0" in shown
+
+
+def test_help_lists_both(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_inprocess("--help")
+    help_text = result.stdout.str()
+    for name in ("runtime", "launcher", "start-timeout", "logs", "log-dir", "port-range"):
+        assert f"--cluster-{name}" in help_text
+        assert f"ini: cluster_{name.replace('-', '_')}" in " ".join(help_text.split())
+    assert "cluster_preload" in help_text
+
+
+BAD = [
+    ("--cluster-runtime", "nativ", ["unknown runtime 'nativ'", "use one of 'native'"]),
+    ("--cluster-launcher", "docker", ["unknown launcher 'docker'", "'process', 'thread'"]),
+    ("--cluster-start-timeout", "soon", ["'soon' is no time to wait", "seconds above 0"]),
+    ("--cluster-start-timeout", "0", ["is no time to wait"]),
+    ("--cluster-start-timeout", "nan", ["is no time to wait"]),
+    ("--cluster-logs", "some", ["use one of failed, all, none"]),
+    ("--cluster-port-range", "20000", ["write it as LOW-HIGH, such as 20000-20999"]),
+    ("--cluster-port-range", "300-200", ["LOW must not be above HIGH"]),
+    ("--cluster-port-range", "0-99999", ["ports go from 1 to 65535"]),
+    ("--cluster-log-dir", "test_it.py/logs", ["test_it.py is a file; name a folder"]),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "messages"), BAD)
+@pytest.mark.parametrize("source", ["option", "ini"])
+def test_bad_value(
+    pytester: pytest.Pytester,
+    ini: Ini,
+    source: str,
+    option: str,
+    value: str,
+    messages: list[str],
+) -> None:
+    pytester.makepyfile(test_it="def test_it(): pass")
+    args = []
+    if source == "option":
+        args, named = [f"{option}={value}"], f"{option} = {value!r}: "
+    else:
+        name = option.lstrip("-").replace("-", "_")
+        ini(f"{name} = {value}\n")
+        named = f"{name} (ini) = {value!r}: "
+    result = pytester.runpytest_inprocess(*args)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    for message in [f"ERROR: {named}", *messages]:
+        assert message in result.stderr.str()
+
+
+def test_bad_value_under_xdist(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest_inprocess("-n2", "--cluster-launcher=docker")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: --cluster-launcher = 'docker': unknown launcher" in result.stderr.str()
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+def test_bad_preload(pytester: pytest.Pytester, ini: Ini) -> None:
+    ini("cluster_preload = my-module\n")
+    result = pytester.runpytest_inprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "cluster_preload (ini) = 'my-module': preload names modules" in result.stderr.str()
+
+
+def test_port_range_is_leased_from(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_ports(lease_port):
+            ports = [lease_port().port for _ in range(3)]
+            assert len(set(ports)) == 3
+            assert all(23000 <= port <= 23099 for port in ports)
+        """
+    )
+    pytester.runpytest_inprocess("--cluster-port-range=23000-23099").assert_outcomes(passed=1)
+
+
+def test_port_range_that_is_too_small(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_ports(lease_port):
+            for _ in range(3):
+                lease_port()
+        """
+    )
+    result = pytester.runpytest_inprocess("--cluster-port-range=23100-23101")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*PortError: none of the 2 ports of 23100-23101 is free*"])
+    result.stdout.fnmatch_lines(["*give --cluster-port-range more ports*"])
+
+
+def test_the_range_ends_with_the_run(pytester: pytest.Pytester) -> None:
+    from pytest_localcluster import _ports
+
+    test_port_range_is_leased_from(pytester)
+    assert _ports._range is None
