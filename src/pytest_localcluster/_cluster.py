@@ -49,6 +49,13 @@ class LocalCluster:
 
     ``workers, ps = cluster`` unpacks it as the ancestor's tuple.
 
+    Attributes:
+        config: what was asked for.
+        servers: the handles of all tasks, in order of jobs: worker, ps, the others as given.
+        log_dir: where the logs are kept; None if they go with the cluster.
+        start_seconds: how long the last start took; None before it.
+        stop_seconds: how long the last stop took; None before it.
+
     Raises:
         SpecError: asked for what cannot exist.
     """
@@ -67,7 +74,7 @@ class LocalCluster:
         self.servers: list[Server] = []
         self.start_seconds: float | None = None
         self.stop_seconds: float | None = None
-        self._log_dir = None if log_dir is None else Path(log_dir)
+        self.log_dir = None if log_dir is None else Path(log_dir)
         self._runtimes = {
             job: find_runtime(runtime) for job, runtime in self._runtime_names().items()
         }
@@ -188,15 +195,15 @@ class LocalCluster:
 
     def _logs(self, tasks: list[Task], undo: ExitStack) -> list[TaskLog]:
         watcher = observer()
-        directory = self._log_dir
-        if directory is None and watcher is not None:
-            directory = watcher.log_dir(self)
-        kept = directory is not None
-        if directory is None:
+        if self.log_dir is None and watcher is not None:
+            self.log_dir = watcher.log_dir(self)
+        kept = self.log_dir is not None
+        if self.log_dir is not None:
+            directory = self.log_dir
+            directory.mkdir(parents=True, exist_ok=True)
+        else:
             directory = Path(tempfile.mkdtemp(prefix="pytest-localcluster-"))
             undo.callback(directory.rmdir)
-        else:
-            directory.mkdir(parents=True, exist_ok=True)
         logs = []
         for task in tasks:
             log = TaskLog(directory / f"{task.job}-{task.index}.log")

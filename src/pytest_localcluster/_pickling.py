@@ -29,7 +29,7 @@ from cloudpickle.cloudpickle import (
     _DYNAMIC_CLASS_TRACKER_BY_ID,
 )
 
-from .errors import RemoteTraceback
+from .errors import RemoteTraceback, rebuild
 
 __all__ = ["dump_exception", "dumps", "dumps_back", "load_exception", "loads"]
 
@@ -106,7 +106,14 @@ class _BackPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle ha
             tracker = _DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)
             if tracker is not None:
                 return _sent_class, (tracker, obj.__module__, obj.__qualname__)
+        elif isinstance(obj, BaseException) and _would_not_come_back(type(obj)):
+            return rebuild, (type(obj), obj.args, obj.__dict__)
         return super().reducer_override(obj)
+
+
+def _would_not_come_back(kind: type[BaseException]) -> bool:
+    """Tell whether an exception has an ``__init__`` of its own that pickle would call with ``args``."""
+    return kind.__reduce__ is BaseException.__reduce__ and isinstance(kind.__init__, FunctionType)
 
 
 def _sent_class(tracker: str, module: str, qualname: str) -> type:

@@ -72,7 +72,7 @@ class Server:
         self._lease = lease
         self._process: Process | None = None
         self._state = State.NEW
-        self._may_die = False  # a signal that may end it was asked for
+        self._may_die = False  # its death is no surprise: it was asked for, or the test knows of it
 
     @property
     def job_name(self) -> str:
@@ -123,7 +123,9 @@ class Server:
 
     def join(self, timeout: float | None = None) -> int | None:
         """Wait until the task has ended; return its exit code, None if ``timeout`` passed first."""
-        return None if self._process is None else self._process.wait(Deadline(timeout))
+        code = None if self._process is None else self._process.wait(Deadline(timeout))
+        self._may_die = self._may_die or code is not None  # whoever is told need not be told again
+        return code
 
     # Its life, as its cluster leads it: launch and wait_ready, ask_to_stop and finish.
 
@@ -167,7 +169,7 @@ class Server:
                 survivors=(str(self.task),),
                 remedy="look what the kernel has it wait for: /proc/PID/stack",
             )
-        if self._state is not State.KILLED:
+        if self._state is State.STARTING:
             self._state = State.STOPPED
 
     def stop(self) -> None:
@@ -243,7 +245,7 @@ class Server:
         return error
 
     def unexpected_death(self) -> ServerExited | None:
-        """Return the report of a death that nobody asked for; None if there was none."""
+        """Return the report of a death that nobody asked for or was told of; None if there was none."""
         lives = self._state in (State.RUNNING, State.SUSPENDED)
         if lives and not self._may_die and not self.is_alive():
             return self._exited(" on its own")
@@ -272,7 +274,8 @@ class Server:
 
     def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
         """Have the task run ``fn`` as :meth:`run` does, after what was submitted before; do not wait."""
-        return self._living(f"run {getattr(fn, '__qualname__', fn)} in").call(fn, args, kwargs)
+        process = self._living(f"run {getattr(fn, '__qualname__', fn)} in")
+        return _Result(self, process.call(fn, args, kwargs))
 
     def unfinished(self, timeout: float | None) -> TimeoutError:
         """Return the error for a function that still runs after ``timeout`` seconds."""
@@ -321,6 +324,36 @@ class Server:
         elif self.exitcode is not None:
             state += f", exit code {self.exitcode}"
         return f"<Server {self.task} at {self.address}: {state}>"
+
+
+class _Result(Future[T]):
+    """What a submitted function returns; whoever gets ServerExited from it knows of the death."""
+
+    def __init__(self, server: Server, source: Future[T]) -> None:
+        super().__init__()
+        self._server = server
+        self.set_running_or_notify_cancel()
+        source.add_done_callback(self._take)
+
+    def _take(self, source: Future[T]) -> None:
+        error = source.exception()
+        if error is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(source.result())
+
+    def result(self, timeout: float | None = None) -> T:
+        try:
+            return super().result(timeout)
+        except ServerExited:
+            self._server._may_die = True
+            raise
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        error = super().exception(timeout)
+        if isinstance(error, ServerExited):
+            self._server._may_die = True
+        return error
 
 
 def failed(futures: dict[Server, Future[None]], deadline: Deadline) -> ClusterError | None:

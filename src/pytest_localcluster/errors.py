@@ -112,7 +112,7 @@ class ClusterError(Exception):
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.args, dict(self.__dict__))
+        return rebuild, (type(self), self.args, dict(self.__dict__))
 
 
 class SpecError(ClusterError, ValueError):
@@ -191,7 +191,7 @@ class OpError(Exception):
         return f"{self.message}\n  {where}" if where else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.args, dict(self.__dict__))
+        return rebuild, (type(self), self.args, dict(self.__dict__))
 
 
 class CancelledError(OpError):
@@ -303,7 +303,8 @@ _BY_CODE: dict[int, type[OpError]] = {
 _E = TypeVar("_E", bound=Exception)
 
 
-def _rebuild(kind: type[_E], args: tuple[object, ...], state: dict[str, object]) -> _E:
+def rebuild(kind: type[_E], args: tuple[object, ...], state: dict[str, object]) -> _E:
+    """Make an exception again from its parts, whatever its ``__init__`` takes."""
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)

@@ -179,6 +179,13 @@ class ProcessLauncher:
         with self._lock:
             self._close()
 
+    def abandon(self) -> None:
+        """Kill a forkserver that does not answer; the next launch starts another."""
+        with self._lock:
+            if self._server is not None:
+                self._server.kill()
+            self._close()
+
     def _close(self) -> None:
         if self._server is None:
             return
@@ -215,6 +222,8 @@ class _Process:
         self._log = log
         self._control = control
         self._status: int | None = status
+        self._ready = False
+        self._stuck = False  # the forkserver never came to fork it
         self._records: list[int] = []  # the pid, then the exit code
         self._reading = threading.Lock()
         self._sending = threading.Lock()
@@ -225,7 +234,7 @@ class _Process:
     @property
     def pid(self) -> int | None:
         self._read_status()
-        return self._records[0] if self._records else None
+        return (self._records[0] or None) if self._records else None
 
     @property
     def exitcode(self) -> int | None:
@@ -259,22 +268,24 @@ class _Process:
         try:
             kind, _, *rest = receive(self._control)
         except (EOFError, ConnectionResetError):
-            raise self._start_error(self.wait(Deadline(1.0))) from None
+            code = self.wait(Deadline(1.0))
+            died = reports.exited(self._context, self._log, self.pid, code, " while it started")
+            what = f"it {reports.describe_exit(code)}"
+            raise reports.start_failed(self._context, self._log, self.pid, what) from died
         if kind == "failed":
             self.wait(Deadline(1.0))
             data, text = rest
             cause = _pickling.load_exception(data, text)
-            raise reports.start_failed(self._context, self._log, self.pid, cause, text)
-
-    def _start_error(self, code: int | None) -> ClusterError:
-        died = reports.exited(self._context, self._log, self.pid, code, " while it started")
-        return reports.start_failed(self._context, self._log, self.pid, died, "")
+            what = text.rstrip().rpartition("\n")[2]
+            raise reports.start_failed(self._context, self._log, self.pid, what) from cause
+        self._ready = True
 
     def _start_timeout(self, deadline: Deadline) -> ClusterError:
         pid = self.pid
         if pid is None:  # not even forked: the forkserver is still importing
             last = self._launcher.said().rstrip().rpartition("\n")[2]
             stacks = self._launcher.dump_stacks()
+            self._stuck = True
         else:
             last = self._log.tail(1).rstrip()
             mark = self._log.mark()
@@ -359,8 +370,13 @@ class _Process:
                 future.set_exception(reports.exited(self._context, self._log, self.pid, code))
 
     def ask_to_stop(self) -> None:
-        with contextlib.suppress(OSError):
-            self._tell("stop", 0)
+        if self._stuck:
+            self._launcher.abandon()
+        elif not self._ready:
+            self.signal(signal.SIGKILL)  # it would not listen before it serves
+        else:
+            with contextlib.suppress(OSError):
+                self._tell("stop", 0)
 
     def close(self) -> None:
         if self.exitcode is None:

@@ -41,20 +41,14 @@ def exited(
     )
 
 
-def start_failed(
-    context: TaskContext, log: TaskLog, pid: int | None, cause: BaseException | None, text: str
-) -> StartError:
-    """Return the error for a task whose start raised ``cause``, or what its ``text`` tells of it."""
-    last = text.rstrip().rpartition("\n")[2]
-    what = f"{type(cause).__name__}: {cause}".partition("\n")[0] if cause is not None else last
-    error = StartError(
+def start_failed(context: TaskContext, log: TaskLog, pid: int | None, what: str) -> StartError:
+    """Return the error for a task whose start failed: raise it from the cause."""
+    return StartError(
         f"{context.task} did not start: {what}",
-        evidence=text if cause is None else _tail(log),
-        remedy="mend what the traceback shows; it was raised while the task started",
+        evidence=_tail(log),
+        remedy="mend what the log shows; it happened while the task started",
         **_where(context, pid),
     )
-    error.__cause__ = cause
-    return error
 
 
 def start_timeout(

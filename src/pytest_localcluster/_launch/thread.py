@@ -107,8 +107,10 @@ class _ThreadProcess:
                 self._context, self.pid, deadline.seconds or 0.0, last, stack
             )
         if self._serving is None:
-            text = self._log.text()
-            raise reports.start_failed(self._context, self._log, self.pid, self._failure, text)
+            what = f"{type(self._failure).__name__}: {self._failure}"
+            raise reports.start_failed(
+                self._context, self._log, self.pid, what
+            ) from self._failure
 
     def signal(self, signal: int) -> None:
         raise UnsupportedError(

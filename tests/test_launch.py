@@ -1,0 +1,245 @@
+"""Launchers with runtimes that misbehave: every way not to come up, and its report."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import textwrap
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_localcluster import (
+    ClusterConfig,
+    LocalCluster,
+    PortError,
+    ServerExited,
+    StartError,
+    StartTimeout,
+    StopError,
+    Task,
+)
+from pytest_localcluster._runtimes import Assignment
+
+LAUNCHERS = ["process", "thread"]
+
+
+class Serving:
+    def stop(self) -> None:
+        pass
+
+    def reset(self) -> None:
+        pass
+
+    def forget(self, task: Task) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Serves nothing, after doing what it is told to."""
+
+    act: Any = None
+    preload: tuple[str, ...] = ()
+    start_timeout: float = 20.0
+    resets_in_place: bool = True
+    only: Task | None = field(default=None)
+
+    def check(self, config: ClusterConfig) -> None:
+        pass
+
+    def serve(self, assignment: Assignment) -> Serving:
+        if self.act is not None and self.only in (None, assignment.context.task):
+            self.act()
+        return Serving()
+
+    def target(self, address: str) -> str:
+        return f"grpc://{address}"
+
+    def variables(self, address: str, token: str, timeout: float | None) -> Mapping[str, Any]:
+        return {}
+
+
+def broken() -> None:
+    print("about to break")
+    raise LookupError("no such model")
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_an_exception_while_starting(launcher: str) -> None:
+    cluster = LocalCluster(workers=1, ps=1, launcher=launcher, runtime=Runtime(broken))
+    with pytest.raises(StartError, match="did not start: LookupError: no such model") as caught:
+        cluster.start()
+    assert caught.value.task == "/job:worker/task:0"
+    assert caught.value.address == cluster.servers[0].address
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert "raise LookupError" in str(caught.value)
+    assert not any(server.is_alive() for server in cluster.servers)
+
+
+def test_an_import_error_of_a_preloaded_module() -> None:
+    cluster = LocalCluster(runtime=Runtime(), preload=["no_such_module_anywhere"])
+    with pytest.raises(StartError, match="No module named 'no_such_module_anywhere'") as caught:
+        cluster.start()
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+    assert "imported 'no_such_module_anywhere' ahead" in caught.value.__cause__.__notes__[0]
+
+
+def test_an_import_error_of_a_module_that_a_preloaded_one_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.joinpath("needs_more.py").write_text("import surely_missing\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(StartError, match="No module named 'surely_missing'") as caught:
+        LocalCluster(runtime=Runtime(), preload=["needs_more"]).start()
+    assert "needs_more.py" in str(caught.value)
+
+
+def test_a_task_that_exits_while_starting() -> None:
+    cluster = LocalCluster(runtime=Runtime(lambda: os._exit(7)))
+    with pytest.raises(StartError, match=r"did not start: it exited with status 7") as caught:
+        cluster.start()
+    assert isinstance(caught.value.__cause__, ServerExited)
+    assert caught.value.__cause__.exitcode == 7
+
+
+def test_a_task_that_crashes_while_starting_shows_its_stack() -> None:
+    cluster = LocalCluster(runtime=Runtime(lambda: os.kill(os.getpid(), signal.SIGSEGV)))
+    with pytest.raises(StartError, match="did not start: it was killed by SIGSEGV") as caught:
+        cluster.start()
+    assert "Fatal Python error: Segmentation fault" in str(caught.value)
+
+
+def test_a_task_that_hangs_while_starting_shows_its_stacks() -> None:
+    hang = Runtime(lambda: threading.Event().wait(), only=Task("ps", 0))
+    cluster = LocalCluster(runtime=hang, start_timeout=1.0)
+    with pytest.raises(StartTimeout, match="/job:ps/task:0 was not ready after 1 s") as caught:
+        cluster.start()
+    report = str(caught.value)
+    assert "still alive" in report
+    assert "threading.Event().wait()" in report, "the stack shows the source line"
+    assert "--cluster-start-timeout" in report
+    assert caught.value.pid == cluster.ps[0].pid
+    assert not any(server.is_alive() for server in cluster.servers)
+
+
+def test_a_thread_that_hangs_while_starting_cannot_be_stopped_and_says_so() -> None:
+    go = threading.Event()
+    hang = Runtime(go.wait, only=Task("ps", 0))
+    cluster = LocalCluster(runtime=hang, start_timeout=0.3, launcher="thread")
+    with pytest.raises(StopError, match="would not stop: its start does not end") as caught:
+        cluster.start()
+    assert caught.value.survivors == ("/job:ps/task:0",)
+    assert isinstance(caught.value.__context__, StartTimeout)
+    assert "threading.py" in str(caught.value.__context__)
+    go.set()
+
+
+def test_a_preloaded_module_that_hangs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.joinpath("slow_model.py").write_text("import threading; threading.Event().wait()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cluster = LocalCluster(runtime=Runtime(), preload=["slow_model"], start_timeout=1.5)
+    with pytest.raises(StartTimeout, match="last seen: importing slow_model") as caught:
+        cluster.start()
+    assert "slow_model.py" in str(caught.value)
+
+
+def test_anothers_death_tells_more_than_waiting() -> None:
+    def act() -> None:
+        from pytest_localcluster import current_task
+
+        del current_task
+        threading.Event().wait()
+
+    runtimes = {"worker": Runtime(act), "ps": Runtime(broken)}
+    cluster = LocalCluster(runtime=runtimes, start_timeout=0.5)
+    with pytest.raises(StartError, match="/job:ps/task:0 did not start: LookupError"):
+        cluster.start()
+
+
+def test_a_refused_bind_is_tried_once_more_with_fresh_ports(tmp_path: Path) -> None:
+    marker = tmp_path / "refused"
+
+    def refuse_once() -> None:
+        if not marker.exists():
+            marker.touch()
+            raise PortError("the address is taken")
+
+    with LocalCluster(workers=1, ps=0, runtime=Runtime(refuse_once)) as cluster:
+        assert marker.exists()
+        assert cluster.workers[0].is_alive()
+
+
+def test_a_second_refusal_is_an_error() -> None:
+    def refuse() -> None:
+        raise PortError("the address is taken")
+
+    with pytest.raises(StartError, match="PortError: the address is taken"):
+        LocalCluster(workers=1, ps=0, runtime=Runtime(refuse)).start()
+
+
+def test_the_forkserver_is_replaced_when_it_dies() -> None:
+    from pytest_localcluster._launch import process
+
+    with LocalCluster(workers=1, ps=0, runtime=Runtime()) as cluster:
+        server = process._launchers[()]._server
+        assert server is not None
+        server.kill()
+        assert cluster.workers[0].join(10) == -signal.SIGKILL
+    with LocalCluster(workers=1, ps=0, runtime=Runtime()) as cluster:
+        assert cluster.workers[0].is_alive()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(3)", "sys.exit(0)", "1/0"])
+def test_nobody_survives_the_test_process(tmp_path: Path, end: str) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import os, subprocess, sys, tempfile
+            from pytest_localcluster import LocalCluster
+            cluster = LocalCluster(workers=2, ps=1).start()
+            child = cluster.ps[0].run(lambda: subprocess.Popen(["sleep", "1000"]).pid)
+            cluster.workers[0].suspend()
+            from pytest_localcluster._launch import process
+            (launcher,) = process._launchers.values()
+            print(launcher._server.pid, child, *[server.pid for server in cluster.servers])
+            sys.stdout.flush()
+            {end}
+            """
+        )
+    )
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 5, done.stderr
+    for pid in pids:
+        try:
+            watch = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        import select
+
+        try:
+            assert select.select([watch], [], [], 5)[0], f"{pid} lives on"
+        finally:
+            os.close(watch)
+
+
+def test_reports_name_signals_and_statuses() -> None:
+    from pytest_localcluster._launch.reports import describe_exit
+
+    assert describe_exit(-11) == "was killed by SIGSEGV"
+    assert describe_exit(3) == "exited with status 3"
+    assert describe_exit(None) == "ended in a way that nobody saw"

@@ -1,0 +1,156 @@
+"""What goes into a task by value, and that it comes back as what it was."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pytest_localcluster import _pickling
+from pytest_localcluster.errors import RemoteTraceback
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Complaint(Exception):
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+OFFSET = 10
+
+
+def add_offset(value: int) -> int:
+    return value + OFFSET
+
+
+def elsewhere(function: Any, *args: Any) -> Any:
+    """Run ``function`` in an interpreter that cannot import this module, as in a task."""
+    code = (
+        "import sys\n"
+        "from pytest_localcluster import _pickling\n"
+        "function, args = _pickling.loads(sys.stdin.buffer.read())\n"
+        "try: answer = True, _pickling.dumps_back(function(*args))\n"
+        "except Exception as error: answer = False, _pickling.dump_exception(error)\n"
+        "sys.stdout.buffer.write(_pickling.dumps_back(answer))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=_pickling.dumps((function, args)),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    well, answer = _pickling.loads(done.stdout)
+    if not well:
+        error = _pickling.load_exception(*answer)
+        assert error is not None, answer
+        raise error
+    return _pickling.loads(answer)
+
+
+def test_functions_of_a_test_module_go_by_value() -> None:
+    assert elsewhere(add_offset, 1) == 11
+    assert elsewhere(functools.partial(add_offset, 2)) == 12
+
+
+def test_lambdas_and_closures_go() -> None:
+    base = 5
+    assert elsewhere(lambda x: x + base, 1) == 6
+
+
+def test_instances_of_a_test_modules_class_stay_its_instances() -> None:
+    point = elsewhere(lambda p: Point(p.y, p.x), Point(1, 2))
+    assert type(point) is Point
+    assert point == Point(2, 1)
+    assert elsewhere(lambda: Colour.RED) is Colour.RED
+
+
+def test_a_local_class_stays_the_same_class() -> None:
+    class Local:
+        def __init__(self, value: int) -> None:
+            self.value = value
+
+        def double(self) -> int:
+            return 2 * self.value
+
+    back = elsewhere(lambda x: [x, Local(x.value + 1)], Local(3))
+    assert [type(item) for item in back] == [Local, Local]
+    assert [item.double() for item in back] == [6, 8]
+
+
+def test_the_class_here_is_not_touched_by_what_comes_back() -> None:
+    before = dict(vars(Point))
+    elsewhere(lambda: Point(1, 2))
+    assert dict(vars(Point)) == before
+
+
+def test_a_class_made_elsewhere_comes_by_value() -> None:
+    def make() -> Any:
+        class Made:
+            value = 3
+
+        return Made()
+
+    assert elsewhere(make).value == 3
+
+
+def test_exceptions_come_back_with_type_data_and_traceback() -> None:
+    def complain() -> None:
+        raise Complaint("too loud", 42)
+
+    with pytest.raises(Complaint, match="too loud") as caught:
+        elsewhere(complain)
+    assert caught.value.code == 42
+    cause = caught.value.__cause__
+    assert isinstance(cause, RemoteTraceback)
+    assert 'raise Complaint("too loud", 42)' in str(cause)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("k"), OSError(2, "no such file", "x"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")],
+    ids=lambda error: type(error).__name__,
+)
+def test_pythons_own_exceptions_come_back_whole(error: Exception) -> None:
+    again = _pickling.load_exception(*_pickling.dump_exception(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+
+
+def test_an_exception_that_cannot_be_pickled_leaves_its_traceback() -> None:
+    data, text = _pickling.dump_exception(ValueError("held", threading.Lock()))
+    assert data == b""
+    assert "ValueError: ('held'" in text
+    assert _pickling.load_exception(data, text) is None
+
+
+def test_functions_of_installed_modules_go_by_reference() -> None:
+    for function in (np.exp, np.add.reduce, os.getpid, os.path.join, len, np.linalg.norm):
+        data = _pickling.dumps(function)
+        assert len(data) < 100, function
+        loaded = _pickling.loads(data)
+        assert loaded is function or loaded == function
+
+
+def test_nothing_stays_registered_with_cloudpickle() -> None:
+    from cloudpickle import cloudpickle
+
+    _pickling.dumps(add_offset)
+    assert not cloudpickle._PICKLE_BY_VALUE_MODULES
