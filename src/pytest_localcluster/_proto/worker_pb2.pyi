@@ -19,7 +19,7 @@ class GetStatusResponse(_message.Message):
     def __init__(self, device_attributes: _Optional[_Iterable[_Union[_device_pb2.DeviceAttributes, _Mapping]]] = ...) -> None: ...
 
 class RegisterGraphRequest(_message.Message):
-    __slots__ = ("session_handle", "graph_def", "send", "fetch", "recv", "container", "log_device_placement", "allow_soft_placement", "master")
+    __slots__ = ("session_handle", "graph_def", "send", "fetch", "recv", "container", "log_device_placement", "allow_soft_placement", "master", "feed")
     class RecvEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class RegisterGraphRequest(_message.Message):
     LOG_DEVICE_PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     ALLOW_SOFT_PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     MASTER_FIELD_NUMBER: _ClassVar[int]
+    FEED_FIELD_NUMBER: _ClassVar[int]
     session_handle: str
     graph_def: _graph_pb2.GraphDef
     send: _containers.RepeatedScalarFieldContainer[str]
@@ -45,7 +46,8 @@ class RegisterGraphRequest(_message.Message):
     log_device_placement: bool
     allow_soft_placement: bool
     master: str
-    def __init__(self, session_handle: _Optional[str] = ..., graph_def: _Optional[_Union[_graph_pb2.GraphDef, _Mapping]] = ..., send: _Optional[_Iterable[str]] = ..., fetch: _Optional[_Iterable[str]] = ..., recv: _Optional[_Mapping[str, str]] = ..., container: _Optional[str] = ..., log_device_placement: bool = ..., allow_soft_placement: bool = ..., master: _Optional[str] = ...) -> None: ...
+    feed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session_handle: _Optional[str] = ..., graph_def: _Optional[_Union[_graph_pb2.GraphDef, _Mapping]] = ..., send: _Optional[_Iterable[str]] = ..., fetch: _Optional[_Iterable[str]] = ..., recv: _Optional[_Mapping[str, str]] = ..., container: _Optional[str] = ..., log_device_placement: bool = ..., allow_soft_placement: bool = ..., master: _Optional[str] = ..., feed: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RegisterGraphResponse(_message.Message):
     __slots__ = ("graph_handle", "status")
@@ -94,8 +96,10 @@ class CleanupGraphRequest(_message.Message):
     def __init__(self, step_id: _Optional[int] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class CleanupGraphResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("running",)
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    running: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, running: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecvTensorRequest(_message.Message):
     __slots__ = ("step_id", "key")

@@ -1,0 +1,115 @@
+"""The native runtime: tasks that keep variables and run the operations of graphs.
+
+Nothing here imports gRPC or NumPy before a task serves::
+
+    server      the gRPC server of one task, and its life
+    master      sessions; session, plan (prune, place, cut) and stepping (one step) do its work
+    worker      parts of graphs; parts (compiled once) and executor (each step) do its work
+    rendezvous  what a step's tasks ask each other for; peers is how they ask
+    variables   state;  devices, statuses, threads   what their names say
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...errors import SpecError
+
+if TYPE_CHECKING:
+    from ..._config import ClusterConfig
+    from .. import Assignment, Serving
+
+__all__ = ["RUNTIME", "NativeRuntime"]
+
+_PACKAGE = "pytest_localcluster"
+_OWN = (
+    "devices",
+    "executor",
+    "master",
+    "parts",
+    "peers",
+    "plan",
+    "rendezvous",
+    "server",
+    "session",
+    "statuses",
+    "stepping",
+    "threads",
+    "variables",
+    "worker",
+)
+_PRELOAD = (
+    "numpy",
+    "grpc",
+    # grpc imports these when the first server, interceptor or channel is made, in every task anew.
+    "grpc._server",
+    "grpc._interceptor",
+    "grpc._channel",
+    "grpc_health.v1.health",
+    "concurrent.futures.thread",
+    *(f"{_PACKAGE}._runtimes.native.{name}" for name in _OWN),
+)
+
+
+@dataclass(frozen=True)
+class NativeRuntime:
+    """The native runtime: each task a gRPC server that sessions can be opened to.
+
+    Its operations are NumPy's functions and any function of yours; its variables outlast sessions.
+    """
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """The modules that a task imports anyway."""
+        return _PRELOAD
+
+    @property
+    def start_timeout(self) -> float:
+        """Seconds that a start may take."""
+        return 10.0
+
+    @property
+    def resets_in_place(self) -> bool:
+        """Whether a task can go back to the state just after start: it can."""
+        return True
+
+    def check(self, config: ClusterConfig) -> None:
+        """Raise SpecError if a task's config asks for what cannot be."""
+        for name in ("worker_config", "ps_config"):
+            proto = getattr(config, name)
+            counts = dict(proto.device_count) if proto is not None else {}
+            for kind, count in counts.items():
+                if count < 0 or not kind.isidentifier():
+                    raise SpecError(
+                        f"{name}.device_count[{kind!r}] is {count}: no task can have such devices",
+                        remedy='use counts from 0 up, such as {"CPU": 2}',
+                    )
+
+    def serve(self, assignment: Assignment) -> Serving:
+        """Serve at the task's address; return when it accepts calls.
+
+        Raises:
+            PortError: the address is taken.
+        """
+        from .server import NativeServer
+
+        return NativeServer(assignment)
+
+    def target(self, address: str) -> str:
+        """Return what a session dials."""
+        return f"grpc://{address}"
+
+    def variables(self, address: str, token: str, timeout: float | None) -> Mapping[str, Any]:
+        """Return a copy of the variables that the task at ``address`` holds, by name.
+
+        Raises:
+            OpError: the task could not be asked.
+        """
+        from .reading import read_variables
+
+        return read_variables(address, token, timeout)
+
+
+RUNTIME = NativeRuntime()

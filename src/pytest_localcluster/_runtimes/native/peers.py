@@ -1,0 +1,126 @@
+"""The other tasks of the cluster, as one task reaches them: channels that open when first needed."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from ..._channel import open_channel, token_metadata
+from ..._proto.worker_pb2 import RecvTensorRequest
+from ..._proto.worker_pb2_grpc import WorkerServiceStub
+from ..._tensors import value_from_chunks, value_from_proto
+from ...errors import OpError, UnavailableError
+from .statuses import StepFailed, error_of
+
+if TYPE_CHECKING:
+    from ..._spec import ClusterSpec
+
+__all__ = ["Peers"]
+
+
+class Peers:
+    """Calls to other tasks.
+
+    Args:
+        spec: the tasks and their addresses.
+        token: what each call carries.
+    """
+
+    def __init__(self, spec: ClusterSpec, token: str) -> None:
+        addresses = spec.as_dict()
+        self._names = {addresses[task.job][task.index]: str(task) for task in spec.tasks}
+        self._metadata = token_metadata(token)
+        self._lock = threading.Lock()
+        self._open: dict[str, tuple[grpc.Channel, Any]] = {}
+        self._closed = False
+
+    def call(self, address: str, method: str, request: Any, timeout: float | None = None) -> Any:
+        """Call ``method`` of the worker service at ``address``; return its answer.
+
+        Raises:
+            OpError: the call failed; UnavailableError means that nobody answers there, and a new
+                connection is made with the next call.
+        """
+        channel, stub = self._stub(address)
+        try:
+            return getattr(stub, method)(request, timeout=timeout, metadata=self._metadata)
+        except (grpc.RpcError, ValueError) as error:
+            raise self._failed(address, channel, error) from None
+
+    def pull(self, address: str, step_id: int, key: str, timeout: float | None = None) -> Any:
+        """Return the value of a step that the task at ``address`` has, or will have.
+
+        Raises:
+            StepFailed: the step failed there.
+            OpError: the call failed.
+        """
+        request = RecvTensorRequest(step_id=step_id, key=key)
+        answer = self.call(address, "PullTensor", request, timeout)
+        if answer.status.code:
+            raise StepFailed(answer.status)
+        if answer.value.WhichOneof("kind") == "stored":
+            return self.receive(address, step_id, key, timeout)
+        return value_from_proto(answer.value)
+
+    def receive(self, address: str, step_id: int, key: str, timeout: float | None = None) -> Any:
+        """Return a large value, read as a stream.
+
+        Raises:
+            OpError: the call failed.
+        """
+        channel, stub = self._stub(address)
+        request = RecvTensorRequest(step_id=step_id, key=key)
+        try:
+            stream = stub.RecvTensor(request, timeout=timeout, metadata=self._metadata)
+            return value_from_chunks(stream)
+        except (grpc.RpcError, ValueError) as error:
+            raise self._failed(address, channel, error) from None
+
+    def name(self, address: str) -> str:
+        """Return the task at ``address``, for messages."""
+        return f"{self._names.get(address, 'the task')} at {address}"
+
+    def forget(self, address: str) -> None:
+        """Close the connection to ``address``; the next call makes a new one."""
+        with self._lock:
+            channel, _ = self._open.pop(address, (None, None))
+        if channel is not None:
+            channel.close()
+
+    def close(self) -> None:
+        """Close all connections; calls that are under way fail."""
+        with self._lock:
+            self._closed = True
+            channels = [channel for channel, _ in self._open.values()]
+            self._open.clear()
+        for channel in channels:
+            channel.close()
+
+    def _stub(self, address: str) -> tuple[grpc.Channel, Any]:
+        found = self._open.get(address)
+        if found is None:
+            with self._lock:
+                if self._closed:
+                    raise UnavailableError(
+                        f"{self.name(address)} is not called: this task is stopping"
+                    )
+                found = self._open.get(address)
+                if found is None:
+                    channel = open_channel(address)
+                    found = self._open[address] = channel, WorkerServiceStub(channel)
+        return found
+
+    def _failed(self, address: str, channel: grpc.Channel, error: Any) -> OpError:
+        failure = error_of(error, self.name(address))
+        if isinstance(failure, UnavailableError):
+            # A new channel has no back-off: the task is reached as soon as it is back.
+            with self._lock:
+                found = self._open.get(address)
+                current = found is not None and found[0] is channel
+                if current:
+                    del self._open[address]
+            if current:
+                channel.close()
+        return failure

@@ -1,0 +1,204 @@
+"""The server of one task: its gRPC server, which asks every call for the token, and its life."""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from ..._channel import TOKEN_KEY
+from ..._clock import Deadline
+from ..._context import address_of
+from ..._proto.master_pb2_grpc import add_MasterServiceServicer_to_server
+from ..._proto.server_pb2 import ServerDef
+from ..._proto.worker_pb2_grpc import add_WorkerServiceServicer_to_server
+from ...errors import AbortedError, PortError, StopError, UnavailableError
+from .devices import devices_of
+from .executor import Site
+from .master import Master
+from .peers import Peers
+from .rendezvous import Steps
+from .statuses import status_of
+from .threads import Threads
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from ..._spec import Task
+    from .. import Assignment
+
+__all__ = ["NativeServer"]
+
+OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # Otherwise two servers could share one port, and each get some of the other's calls.
+    ("grpc.so_reuseport", 0),
+)
+
+# How long stop() waits for operations that run; a call in a thread cannot be ended from outside.
+_PATIENCE = 1.0
+
+_HEALTH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
+
+
+class NativeServer:
+    """One task that serves.
+
+    Args:
+        assignment: who it is.
+
+    Raises:
+        PortError: its address is taken.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        context = assignment.context
+        task, spec = context.task, context.cluster_spec
+        config = ServerDef.FromString(assignment.server_def).default_session_config
+        self._task = task
+        self._address = address_of(context.target)
+        self._steps = Steps()
+        self._threads = Threads(f"{task} at {self._address}")
+        self._peers = Peers(spec, assignment.token)
+        limit = config.inter_op_parallelism_threads
+        self._site = Site(context, self._steps, self._threads, limit if limit > 0 else _cores())
+        self._worker = Worker(
+            self._site,
+            self._peers,
+            spec.task_address(task.job, task.index),
+            devices_of(task, config),
+            secrets.randbits(63),
+            lambda key: self._master.stored(key),
+        )
+        self._master = Master(
+            task, spec, config, self._worker, self._peers, self._steps, self._threads
+        )
+        self._server = self._start(assignment.token)
+
+    def _start(self, token: str) -> grpc.Server:
+        server = grpc.server(
+            self._threads, interceptors=(_TokenInterceptor(token, self._address),), options=OPTIONS
+        )
+        add_MasterServiceServicer_to_server(self._master, server)
+        add_WorkerServiceServicer_to_server(self._worker, server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+        try:
+            for address in _bindings(self._address):
+                server.add_insecure_port(address)
+        except RuntimeError as error:
+            server.start()  # a server that never started would keep what it has bound
+            server.stop(None)
+            self._threads.shutdown()
+            raise PortError(
+                f"{self._task} cannot serve: another program has its port",
+                task=str(self._task),
+                address=self._address,
+                evidence=str(error),
+                remedy="start the cluster again; with --cluster-port-range, choose ports that are free",
+            ) from None
+        server.start()
+        return server
+
+    def stop(self) -> None:
+        """Stop serving, at once; calls that are under way fail.
+
+        Raises:
+            StopError: an operation does not end.
+        """
+        self._steps.end_all(status_of(UnavailableError(f"{self._task} is stopping")))
+        self._server.stop(None)
+        self._peers.close()
+        self._threads.shutdown(wait=False)
+        if not self._threads.join(Deadline(_PATIENCE)):
+            busy = [f"{operation.name} on {operation.device}" for operation in self._site.busy()]
+            raise StopError(
+                f"{self._task} has stopped serving, but not everything of it ended",
+                survivors=tuple(busy),
+                task=str(self._task),
+                address=self._address,
+                status="still running: "
+                + (", ".join(busy) or "a thread that waits for another task"),
+                remedy="have the operation end, or use launcher='process', which can kill it",
+            )
+
+    def reset(self) -> None:
+        """Forget all sessions, graphs, steps and variables."""
+        self._steps.end_all(status_of(AbortedError(f"{self._task} was reset")))
+        self._master.forget_all()
+        self._worker.clear()
+
+    def forget(self, task: Task) -> None:
+        """Drop the connection to a peer that was restarted, and what was registered there."""
+        self._peers.forget(self._master.address_of(task))
+        self._master.lost(task)
+
+
+class _TokenInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Refuses every call but health checks that does not carry the cluster's token."""
+
+    def __init__(self, token: str, address: str) -> None:
+        self._token = token.encode()
+        message = (
+            f"the task at {address} belongs to a cluster with another token than this call's\n"
+            "  To fix this: pass Session(..., token=...), or start the client with the environment"
+            " that cluster.environ() gives"
+        )
+        missing = (
+            f"the task at {address} was called without its cluster's token\n"
+            "  To fix this: pass Session(..., token=...), or start the client with the environment"
+            " that cluster.environ() gives"
+        )
+        self._wrong = _refusal(message)
+        self._missing = _refusal(missing)
+
+    def intercept_service(self, continuation: Callable[[Any], Any], call: Any) -> Any:
+        for key, value in call.invocation_metadata:
+            if key == TOKEN_KEY:
+                given = value.encode() if isinstance(value, str) else value
+                return (
+                    continuation(call) if hmac.compare_digest(given, self._token) else self._wrong
+                )
+        return continuation(call) if call.method.startswith(_HEALTH) else self._missing
+
+
+def _refusal(message: str) -> Any:
+    def refuse(_requests: Any, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, message)
+
+    # Streaming, so that nothing of the request is read; it suits calls of every kind.
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _bindings(address: str) -> list[str]:
+    """Return what to bind: both loopback addresses for ``localhost``, one by one.
+
+    gRPC binds the one and is content where the other is taken.
+    """
+    host, _, port = address.rpartition(":")
+    if host not in ("localhost", "127.0.0.1"):
+        return [address]
+    return [f"127.0.0.1:{port}"] + ([f"[::1]:{port}"] if _has_ipv6_loopback() else [])
+
+
+@functools.cache
+def _has_ipv6_loopback() -> bool:
+    if not socket.has_ipv6:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

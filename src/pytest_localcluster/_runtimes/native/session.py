@@ -1,0 +1,174 @@
+"""One session at its master: its graph, what its client sent ahead, its plans."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..._proto.worker_pb2 import RegisterGraphRequest
+from ...errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from .parts import KINDS
+from .plan import PartPlan, Plan, Signature, make_plan
+from .variables import WRITES
+
+if TYPE_CHECKING:
+    from ..._proto.config_pb2 import ConfigProto
+    from ..._proto.graph_pb2 import GraphDef, NodeDef
+    from ..._spec import Task
+    from .devices import Placer
+
+__all__ = ["Session"]
+
+_PLANS = 512  # kinds of steps; a client that never repeats one must not fill the memory
+
+
+class Session:
+    """One session.
+
+    Args:
+        handle: its name.
+        config: how it behaves.
+        placer: where its operations go.
+        master: the address of its master.
+        address: returns that of a task.
+    """
+
+    def __init__(
+        self,
+        handle: str,
+        config: ConfigProto,
+        placer: Placer,
+        master: str,
+        address: Callable[[Task], str],
+    ) -> None:
+        self.handle = handle
+        self.config = config
+        self.placer = placer
+        self.steps: set[int] = set()  # that run, or have results that nobody has read yet
+        self.unused: list[PartPlan] = []  # to be taken back from their tasks
+        self._master = master
+        self._address = address
+        self._lock = threading.Lock()
+        self._nodes: dict[str, NodeDef] = {}
+        self._plans: dict[Signature, Plan] = {}
+        self._stored: dict[str, tuple[Any, bool]] = {}
+
+    def extend(self, graph: GraphDef) -> None:
+        """Add nodes to the graph: all of them, or none if one is wrong.
+
+        Raises:
+            InvalidArgumentError: a node cannot be.
+            AlreadyExistsError: a name is taken.
+        """
+        with self._lock:
+            nodes = dict(self._nodes)
+            for node in graph.node:
+                if not node.name or ":" in node.name or node.name.startswith("^"):
+                    raise InvalidArgumentError(f"no operation can be called {node.name!r}")
+                if node.name in nodes:
+                    raise AlreadyExistsError(f"there are two operations {node.name!r} in the graph")
+                if node.op not in KINDS:
+                    raise InvalidArgumentError(
+                        f"{node.name!r} is a {node.op!r}; there are {', '.join(sorted(KINDS))}"
+                    )
+                _check(node)
+                nodes[node.name] = node
+            for node in graph.node:
+                for key in node.input:
+                    _check_input(nodes, node, key)
+            self._nodes = nodes
+
+    def plan(self, signature: Signature) -> Plan:
+        """Return the plan for one kind of step.
+
+        Raises:
+            InvalidArgumentError: there can be no such step.
+        """
+        with self._lock:
+            plan = self._plans.pop(signature, None)
+            if plan is None:
+                plan = make_plan(
+                    self._nodes, signature, self.placer, self._new_request, self._address
+                )
+                if len(self._plans) >= _PLANS:
+                    oldest = self._plans.pop(next(iter(self._plans)))
+                    self.unused += oldest.parts
+            self._plans[signature] = plan  # the last one used is the last one to go
+            return plan
+
+    def forget(self, task: Task) -> None:
+        """Take all parts on ``task`` for not registered."""
+        with self._lock:
+            for part in self._parts():
+                if part.task == task:
+                    part.handle = None
+
+    def tasks(self) -> set[Task]:
+        """Return the tasks on which something of this session is registered."""
+        with self._lock:
+            return {part.task for part in self._parts() if part.handle is not None}
+
+    def store(self, key: str, value: Any, *, keep: bool) -> None:
+        """Keep a value that the client sends ahead."""
+        with self._lock:
+            self._stored[key] = value, keep
+
+    def stored(self, key: str) -> Any:
+        """Return a value that was sent ahead; one that is only for one step is given up.
+
+        Raises:
+            NotFoundError: it was not sent.
+        """
+        with self._lock:
+            found = self._stored.get(key)
+            if found is None:
+                raise NotFoundError(f"no value was sent ahead under {key!r}")
+            value, keep = found
+            if not keep:
+                del self._stored[key]
+            return value
+
+    def _parts(self) -> list[PartPlan]:
+        return [part for plan in self._plans.values() for part in plan.parts]
+
+    def _new_request(self) -> RegisterGraphRequest:
+        return RegisterGraphRequest(
+            session_handle=self.handle,
+            container=self.handle if self.config.isolate_session_state else "",
+            log_device_placement=self.config.log_device_placement,
+            allow_soft_placement=self.config.allow_soft_placement,
+            master=self._master,
+        )
+
+
+def _check(node: NodeDef) -> None:
+    variable = node.op in WRITES or node.op == "ReadVariable"
+    inputs = sum(not key.startswith("^") for key in node.input)
+    wanted = {"ReadVariable": 0, "ScatterAddVariable": 2}.get(node.op, 1)
+    if variable and not node.variable.name:
+        raise InvalidArgumentError(f"{node.name!r} is a {node.op} and names no variable")
+    if variable and inputs != wanted:
+        raise InvalidArgumentError(
+            f"{node.name!r} is a {node.op}, which takes {wanted} inputs, and has {inputs}"
+        )
+    if (variable or node.op in ("Const", "Placeholder")) and node.num_outputs != 1:
+        raise InvalidArgumentError(
+            f"{node.name!r} is a {node.op}, which has one output, not {node.num_outputs}"
+        )
+    if node.op == "Const" and node.value.WhichOneof("kind") is None:
+        raise InvalidArgumentError(f"{node.name!r} is a Const without a value")
+    if node.op == "Function" and not (node.function and node.arguments):
+        raise InvalidArgumentError(f"{node.name!r} is a Function without function and arguments")
+
+
+def _check_input(nodes: dict[str, NodeDef], node: NodeDef, key: str) -> None:
+    source, _, output = (key[1:], "", "0") if key.startswith("^") else key.rpartition(":")
+    if source not in nodes:
+        raise InvalidArgumentError(f"{node.name!r} has input {key!r}, which is not in the graph")
+    if not output.isdigit() or (
+        not key.startswith("^") and int(output) >= nodes[source].num_outputs
+    ):
+        raise InvalidArgumentError(
+            f"{node.name!r} has input {key!r}, and {source!r} has {nodes[source].num_outputs} outputs"
+        )
