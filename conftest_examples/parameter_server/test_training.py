@@ -47,7 +47,8 @@ def softmax_regression(worker: int) -> tuple[Model, list[Variable]]:
     with device(f"/job:worker/task:{worker}"):
         logits = images @ weights + bias
         scores = np.exp(logits - np.max(logits, axis=1, keepdims=True))
-        error = scores / np.sum(scores, axis=1, keepdims=True) - np.take(np.eye(10), labels, axis=0)
+        one_hot = np.equal(labels[:, np.newaxis], np.arange(10))
+        error = scores / np.sum(scores, axis=1, keepdims=True) - one_hot
         train = group(
             weights.assign_sub(RATE / BATCH * (images.T @ error)),
             bias.assign_sub(RATE / BATCH * np.sum(error, axis=0)),
