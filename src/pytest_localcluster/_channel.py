@@ -69,7 +69,7 @@ _by_address: dict[str, WeakSet[Disconnectable]] = {}
 
 
 def register(address: str, member: Disconnectable) -> None:
-    """Have :func:`close_all` disconnect ``member`` once the task at ``address`` is gone for good."""
+    """Have :func:`close_all` disconnect ``member`` once the task at ``address`` is gone."""
     with _lock:
         _by_address.setdefault(address, WeakSet()).add(member)
 

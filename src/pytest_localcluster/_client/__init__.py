@@ -40,3 +40,18 @@ __all__ = [
     "replica_device_setter",
     "variables_initializer",
 ]
+
+# Tracebacks should name these by the path that users import them from.
+for _public in (
+    Session,
+    Variable,
+    constant,
+    control_dependencies,
+    device,
+    function,
+    group,
+    placeholder,
+    replica_device_setter,
+    variables_initializer,
+):
+    _public.__module__ = "pytest_localcluster"

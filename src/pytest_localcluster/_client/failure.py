@@ -13,7 +13,11 @@ from ..errors import AbortedError, OpError, RemoteTraceback, op_error
 if TYPE_CHECKING:
     from .._proto.graph_pb2 import Status
 
-__all__ = ["from_call", "is_unknown_session", "raise_status"]
+__all__ = ["UnknownSession", "from_call", "raise_status"]
+
+
+class UnknownSession(AbortedError):
+    """The master did nothing: it was restarted or reset, and knows no such session."""
 
 
 def raise_status(status: Status) -> NoReturn:
@@ -38,6 +42,8 @@ def from_call(error: grpc.RpcError, target: str, what: str, timeout: float | Non
     """
     code, details = error.code(), error.details() or ""
     kind = op_error(code.value[0])
+    if kind is AbortedError and details.startswith("unknown session handle"):
+        kind = UnknownSession
     explain = _EXPLAIN.get(code)
     return kind(details if explain is None else explain(details, target, what, timeout))
 
@@ -73,7 +79,3 @@ _EXPLAIN: dict[grpc.StatusCode, Callable[[str, str, str, float | None], str]] = 
     grpc.StatusCode.UNIMPLEMENTED: _unimplemented,
 }
 
-
-def is_unknown_session(error: OpError) -> bool:
-    """Tell whether the master did nothing, since it was restarted or reset and knows no session."""
-    return isinstance(error, AbortedError) and "unknown session handle" in error.message

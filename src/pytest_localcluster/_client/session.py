@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from .._proto.config_pb2 import ConfigProto
 from .._proto.master_pb2 import CloseSessionRequest, ListDevicesRequest, ResetRequest
 from ..errors import OpError
 from .connection import Connection
-from .failure import is_unknown_session
+from .failure import UnknownSession
 from .feed import as_feed, check_key
 from .nodes import Names
 from .plan import Plan, key_of
@@ -191,8 +192,7 @@ class Session:
         if timeout is None:
             ms = 0 if self._config is None else self._config.operation_timeout_in_ms
             return Deadline(ms / 1000 if ms > 0 else None)
-        number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-        if not number or not 0 < timeout < math.inf:
+        if not _is_number(timeout) or not 0 < timeout < math.inf:
             raise ValueError(
                 f"timeout={timeout!r} is no time for a step: use seconds above 0, or None"
             )
@@ -243,9 +243,7 @@ class Session:
         remote = self._remote or self._open(deadline)
         try:
             return use(remote)
-        except OpError as error:
-            if not is_unknown_session(error):
-                raise
+        except UnknownSession:
             self._forget(remote)
         return use(self._remote or self._open(deadline))
 
@@ -262,6 +260,10 @@ class Session:
         with self._lock:
             if self._remote is remote:
                 self._remote = None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _check_target(target: object) -> None:
