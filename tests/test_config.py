@@ -27,7 +27,12 @@ def test_is_frozen() -> None:
 
 def test_counts_keep_the_order_worker_ps_others() -> None:
     config = ClusterConfig(jobs={"chief": 1, "evaluator": 0}, workers=2, ps=0)
-    assert list(config.counts().items()) == [("worker", 2), ("ps", 0), ("chief", 1), ("evaluator", 0)]
+    assert list(config.counts().items()) == [
+        ("worker", 2),
+        ("ps", 0),
+        ("chief", 1),
+        ("evaluator", 0),
+    ]
 
 
 def test_an_empty_cluster_is_allowed_and_numpy_counts_are_counts() -> None:
@@ -54,7 +59,9 @@ def test_refuses_job_names_that_no_device_string_can_hold(job: str) -> None:
 
 def test_a_job_may_be_asked_for_by_its_name_but_not_twice() -> None:
     assert ClusterConfig(jobs={"worker": 3, "ps": 0}).counts() == {"worker": 3, "ps": 0}
-    with pytest.raises(SpecError, match=r"job 'worker' is asked for twice: workers=1 and jobs\['worker'\]=3"):
+    with pytest.raises(
+        SpecError, match=r"job 'worker' is asked for twice: workers=1 and jobs\['worker'\]=3"
+    ):
         ClusterConfig(workers=1, jobs={"worker": 3})
     with pytest.raises(SpecError, match=r"job 'ps' is asked for twice: ps=2 and"):
         ClusterConfig(ps=2, jobs={"ps": 2})
@@ -120,7 +127,9 @@ def test_replace_changes_a_copy_and_knows_its_fields() -> None:
     config = ClusterConfig(workers=2)
     assert config.replace(ps=0).counts() == {"worker": 2, "ps": 0}
     assert config.replace(jobs={"worker": 5}).counts() == {"worker": 5, "ps": 1}
-    with pytest.raises(SpecError, match=r"(?s)no 'wrokers'.*did you mean 'workers'\? the keywords are workers, ps,"):
+    with pytest.raises(
+        SpecError, match=r"(?s)no 'wrokers'.*did you mean 'workers'\? the keywords are workers, ps,"
+    ):
         config.replace(wrokers=3)
 
 

@@ -125,7 +125,11 @@ def test_exceptions_come_back_with_type_data_and_traceback() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [KeyError("k"), OSError(2, "no such file", "x"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")],
+    [
+        KeyError("k"),
+        OSError(2, "no such file", "x"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_pythons_own_exceptions_come_back_whole(error: Exception) -> None:

@@ -118,7 +118,9 @@ def test_a_lease_dies_with_its_process() -> None:
         "import os, signal; from pytest_localcluster import lease_port; lease = lease_port();"
         "print(lease.port, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False
+    )
     assert done.returncode == -9
     _bind("127.0.0.1", int(done.stdout), reuse=False)
 
@@ -148,7 +150,9 @@ class TestRange:
         low, high = _free_range(2)
         _ports.configure((low, high))
         leases = _ports.lease_ports(2)
-        with pytest.raises(PortError, match=rf"none of the 2 ports of {low}-{high} is free\n.*--cluster-port-range"):
+        with pytest.raises(
+            PortError, match=rf"none of the 2 ports of {low}-{high} is free\n.*--cluster-port-range"
+        ):
             lease_port()
         for lease in leases:
             lease.release()
@@ -190,7 +194,9 @@ class TestFallback:
         lease.hand_over()
         with socket.socket() as stranger:
             stranger.bind(("127.0.0.1", lease.port))
-            with pytest.raises(PortError, match=f"port {lease.port} was taken while its server was down"):
+            with pytest.raises(
+                PortError, match=f"port {lease.port} was taken while its server was down"
+            ):
                 lease.take_back()
 
 

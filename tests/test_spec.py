@@ -53,7 +53,16 @@ class TestDeviceSpec:
 
     @pytest.mark.parametrize(
         "text",
-        ["/job:", "/task:x", "/device:", "/what:1", "ps", "/job:a/job:b", "/job:a:b", "/device:CPU:0:1"],
+        [
+            "/job:",
+            "/task:x",
+            "/device:",
+            "/what:1",
+            "ps",
+            "/job:a/job:b",
+            "/job:a:b",
+            "/device:CPU:0:1",
+        ],
     )
     def test_refuses_what_names_no_device(self, text: str) -> None:
         with pytest.raises(SpecError, match=r"names no device|is no name for a job|no device type"):
@@ -108,7 +117,9 @@ class TestClusterSpec:
             ClusterSpec({"ps": [address]})
 
     def test_refuses_an_address_given_twice(self) -> None:
-        with pytest.raises(SpecError, match="/job:a/task:0 and /job:b/task:0 have the same address, x:1"):
+        with pytest.raises(
+            SpecError, match="/job:a/task:0 and /job:b/task:0 have the same address, x:1"
+        ):
             ClusterSpec({"a": ["x:1"], "b": ["x:1"]})
 
     @pytest.mark.parametrize("addresses", ["localhost:1", 3, None])

@@ -252,7 +252,9 @@ class LocalCluster:
     def _start_deadline(self) -> Deadline:
         seconds = self.config.start_timeout
         if seconds is None:
-            seconds = max((runtime.start_timeout for runtime in self._runtimes.values()), default=10)
+            seconds = max(
+                (runtime.start_timeout for runtime in self._runtimes.values()), default=10
+            )
         return Deadline(seconds)
 
     def _wait_ready(self, deadline: Deadline) -> None:
@@ -337,7 +339,9 @@ class LocalCluster:
             if wanted in (server, server.task):
                 return server
         names = ", ".join(str(server.task) for server in self.servers)
-        raise SpecError(f"this cluster has no task {wanted}", remedy=f"its tasks are {names or 'none'}")
+        raise SpecError(
+            f"this cluster has no task {wanted}", remedy=f"its tasks are {names or 'none'}"
+        )
 
     def run(
         self,
@@ -354,7 +358,9 @@ class LocalCluster:
         self._check_running("run a function")
         servers = self.jobs.get(job)
         if servers is None:
-            raise SpecError(f"this cluster has no job {job!r}", remedy=f"its jobs are {', '.join(self.jobs)}")
+            raise SpecError(
+                f"this cluster has no job {job!r}", remedy=f"its jobs are {', '.join(self.jobs)}"
+            )
         deadline = Deadline(timeout)
         futures = {server.submit(fn, *args, **kwargs): server for server in servers}
         done, _ = wait(futures, deadline.remaining(), FIRST_EXCEPTION)

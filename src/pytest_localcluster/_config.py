@@ -72,7 +72,9 @@ class ClusterConfig:
         if self.protocol is None:
             self._set("protocol", "grpc")
         if self.protocol != "grpc":
-            raise SpecError(f"protocol={self.protocol!r} cannot be had", remedy="use 'grpc', the only one")
+            raise SpecError(
+                f"protocol={self.protocol!r} cannot be had", remedy="use 'grpc', the only one"
+            )
         for name in ("worker_config", "ps_config"):
             self._set(name, _config_proto(name, getattr(self, name)))
         self._check_runtime()
@@ -87,16 +89,22 @@ class ClusterConfig:
         self._set("preload", tuple(self.preload))
         for module in self.preload:
             if not isinstance(module, str) or not all(map(str.isidentifier, module.split("."))):
-                raise SpecError(f"preload names modules to import; {module!r} is not the name of one")
+                raise SpecError(
+                    f"preload names modules to import; {module!r} is not the name of one"
+                )
         if self.links is not False:
-            raise SpecError(f"links={self.links!r} cannot be had: links between tasks are not built yet")
+            raise SpecError(
+                f"links={self.links!r} cannot be had: links between tasks are not built yet"
+            )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
     def _check_jobs(self) -> None:
         if not isinstance(self.jobs, Mapping):
-            raise SpecError(f"jobs maps job names to counts, not {self.jobs!r}", remedy='write {"chief": 1}')
+            raise SpecError(
+                f"jobs maps job names to counts, not {self.jobs!r}", remedy='write {"chief": 1}'
+            )
         jobs = {job_name(job): _count(f"jobs[{job!r}]", count) for job, count in self.jobs.items()}
         for job, name in (("worker", "workers"), ("ps", "ps")):
             value = getattr(self, name)
@@ -118,7 +126,9 @@ class ClusterConfig:
         counts = self.counts()
         for job, runtime in self.runtime.items():
             if job not in counts:
-                raise SpecError(f"runtime names job {job!r}, which this cluster has not: {', '.join(counts)}")
+                raise SpecError(
+                    f"runtime names job {job!r}, which this cluster has not: {', '.join(counts)}"
+                )
             _choice(f"runtime[{job!r}]", runtime, RUNTIMES, "serve")
         missing = [job for job, count in counts.items() if count and job not in self.runtime]
         if missing:
@@ -162,7 +172,8 @@ class ClusterConfig:
                 near = difflib.get_close_matches(str(name), valid, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
                 raise SpecError(
-                    f"a cluster has no {name!r}", remedy=f"{hint}the keywords are {', '.join(valid)}"
+                    f"a cluster has no {name!r}",
+                    remedy=f"{hint}the keywords are {', '.join(valid)}",
                 )
 
 
@@ -175,7 +186,9 @@ def _count(name: str, value: object) -> int:
         else:
             if count >= 0:
                 return count
-            raise SpecError(f"{name}={value!r}: there cannot be fewer than no tasks", remedy="use 0 or more")
+            raise SpecError(
+                f"{name}={value!r}: there cannot be fewer than no tasks", remedy="use 0 or more"
+            )
     raise SpecError(f"{name}={value!r} does not count tasks", remedy="use a whole number from 0 up")
 
 
@@ -183,13 +196,17 @@ def _seconds(name: str, value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if 0 < value and math.isfinite(value):
             return float(value)
-    raise SpecError(f"{name}={value!r} is no time to wait", remedy="use a number of seconds above 0")
+    raise SpecError(
+        f"{name}={value!r} is no time to wait", remedy="use a number of seconds above 0"
+    )
 
 
 def _choice(name: str, value: object, names: tuple[str, ...], method: str) -> None:
     if isinstance(value, str):
         if value not in names:
-            raise SpecError(f"unknown {name} {value!r}", remedy=f"use one of {', '.join(map(repr, names))}")
+            raise SpecError(
+                f"unknown {name} {value!r}", remedy=f"use one of {', '.join(map(repr, names))}"
+            )
     elif isinstance(value, type) or not callable(getattr(value, method, None)):
         raise SpecError(
             f"{name}={value!r} has no method {method}()",
@@ -206,7 +223,9 @@ def _config_proto(name: str, value: Any) -> Any:
             f"{name} is a ConfigProto, not {value!r}",
             remedy="use pytest_localcluster.ConfigProto or tf.compat.v1.ConfigProto",
         )
-    return copy.deepcopy(value)  # frozen means frozen, also when the caller goes on with the original
+    return copy.deepcopy(
+        value
+    )  # frozen means frozen, also when the caller goes on with the original
 
 
 def _environment(value: object, what: str) -> dict[str, str]:

@@ -86,7 +86,9 @@ class Follower:
         self._logs = [(prefix, log, [log.mark()], [""]) for prefix, log in logs]
         self._write = write
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pytest-localcluster-logs", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name="pytest-localcluster-logs", daemon=True
+        )
         self._thread.start()
 
     def _run(self) -> None:

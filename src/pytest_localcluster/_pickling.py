@@ -17,8 +17,8 @@ import sysconfig
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FunctionType, ModuleType
+from contextlib import contextmanager, suppress
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -44,23 +44,21 @@ loads = pickle.loads
 
 def dumps(obj: object) -> bytes:
     """Pickle ``obj`` for a task."""
-    if type(obj).__module__ in ("numpy", "builtins") and not isinstance(obj, FunctionType):
-        try:
-            return pickle.dumps(obj, pickle.HIGHEST_PROTOCOL) if _is_plain(obj) else _dumps(obj)
-        except (pickle.PicklingError, AttributeError, TypeError):
-            return _dumps(obj)
-    return _dumps(obj)
-
-
-def _is_plain(obj: object) -> bool:
-    """Tell whether ``obj`` is a function of C, which holds nothing that would go by value."""
-    return callable(obj) and not isinstance(obj, type)
-
-
-def _dumps(obj: object) -> bytes:
+    if _is_compiled(obj):
+        # By far the most common operations, and nothing in them would go by value.
+        with suppress(pickle.PicklingError, AttributeError, TypeError):
+            return pickle.dumps(obj, pickle.HIGHEST_PROTOCOL)
     with _by_value(obj):
         data: bytes = cloudpickle.dumps(obj)
     return data
+
+
+def _is_compiled(obj: object) -> bool:
+    return (
+        callable(obj)
+        and type(obj).__module__ in ("numpy", "builtins")
+        and not isinstance(obj, (type, FunctionType, MethodType))
+    )
 
 
 def dumps_back(obj: object) -> bytes:

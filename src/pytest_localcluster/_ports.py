@@ -166,7 +166,9 @@ class _Range:
 
     def __init__(self, low: int, high: int) -> None:
         if not 0 < low <= high < 65536:
-            raise PortError(f"{low}-{high} is no range of ports", remedy="write LOW-HIGH, within 1-65535")
+            raise PortError(
+                f"{low}-{high} is no range of ports", remedy="write LOW-HIGH, within 1-65535"
+            )
         self.low, self.high = low, high
         self.cursor = low + _stripe(len(self))
 
@@ -198,7 +200,9 @@ def _picks() -> Iterator[int]:
         try:
             yield portpicker.pick_unused_port()
         except portpicker.NoFreePortFoundError:
-            raise PortError("portpicker found no free port", remedy="end what holds the ports") from None
+            raise PortError(
+                "portpicker found no free port", remedy="end what holds the ports"
+            ) from None
 
 
 def _return_port(port: int) -> None:
@@ -228,9 +232,7 @@ def _hold(port: int) -> socket.socket | None:
     return None
 
 
-_NO_SUCH_ADDRESS = frozenset(
-    (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENOPROTOOPT)
-)
+_NO_SUCH_ADDRESS = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENOPROTOOPT))
 
 
 @functools.cache

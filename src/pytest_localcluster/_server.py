@@ -253,7 +253,9 @@ class Server:
 
     # What a test has it do.
 
-    def run(self, fn: Callable[..., T], *args: Any, timeout: float | None = None, **kwargs: Any) -> T:
+    def run(
+        self, fn: Callable[..., T], *args: Any, timeout: float | None = None, **kwargs: Any
+    ) -> T:
         """Run ``fn(*args, **kwargs)`` in the task's main thread and return its result.
 
         ``fn`` may be a closure, a lambda or defined in the test module. What it prints is in the

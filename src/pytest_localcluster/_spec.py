@@ -78,7 +78,9 @@ class Task:
             )
         index = task["index"]
         # TensorFlow's own documentation writes the index as a number or as a string of digits.
-        return cls(task["type"], int(index) if isinstance(index, str) and index.isdigit() else index)
+        return cls(
+            task["type"], int(index) if isinstance(index, str) and index.isdigit() else index
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,9 @@ class DeviceSpec:
 
     def matches(self, other: DeviceSpec) -> bool:
         """Tell whether every part set here has the same value in ``other``."""
-        return all(value is None or getattr(other, name) == value for name, value in vars(self).items())
+        return all(
+            value is None or getattr(other, name) == value for name, value in vars(self).items()
+        )
 
 
 def _bad_device(spec: str, part: str) -> SpecError:
@@ -231,7 +235,9 @@ class ClusterSpec:
     @property
     def tasks(self) -> list[Task]:
         """Every task, job by job."""
-        return [Task(job, i) for job, addresses in self._jobs.items() for i in range(len(addresses))]
+        return [
+            Task(job, i) for job, addresses in self._jobs.items() for i in range(len(addresses))
+        ]
 
     def as_dict(self) -> dict[str, list[str]]:
         """Return a new mapping from job to the list of its addresses; an empty job keeps its list."""
@@ -243,7 +249,8 @@ class ClusterSpec:
 
         return ClusterDef(
             job=[
-                JobDef(name=job, tasks=dict(enumerate(self._jobs[job]))) for job in sorted(self._jobs)
+                JobDef(name=job, tasks=dict(enumerate(self._jobs[job])))
+                for job in sorted(self._jobs)
             ]
         )
 
@@ -273,7 +280,8 @@ def _check_address(address: object, task: Task) -> None:
     match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
     if match is None or not 0 < int(match["port"]) < 65536:
         raise SpecError(
-            f"{address!r} is no address for {task}", remedy="write it as host:port, with a port from 1 to 65535"
+            f"{address!r} is no address for {task}",
+            remedy="write it as host:port, with a port from 1 to 65535",
         )
 
 

@@ -177,16 +177,17 @@ class OpError(Exception):
     code: ClassVar[int] = 2
     """The gRPC status code of this kind of error."""
 
-    def __init__(
-        self, message: str, *, op: str | None = None, device: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, op: str | None = None, device: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.op = op
         self.device = device
 
     def __str__(self) -> str:
-        parts = (f"op: {self.op}" if self.op else "", f"device: {self.device}" if self.device else "")
+        parts = (
+            f"op: {self.op}" if self.op else "",
+            f"device: {self.device}" if self.device else "",
+        )
         where = ", ".join(part for part in parts if part)
         return f"{self.message}\n  {where}" if where else self.message
 
@@ -295,9 +296,7 @@ def op_error(code: int) -> type[OpError]:
     return _BY_CODE.get(code, UnknownError)
 
 
-_BY_CODE: dict[int, type[OpError]] = {
-    kind.code: kind for kind in OpError.__subclasses__()
-}
+_BY_CODE: dict[int, type[OpError]] = {kind.code: kind for kind in OpError.__subclasses__()}
 
 
 _E = TypeVar("_E", bound=Exception)

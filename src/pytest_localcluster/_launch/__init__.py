@@ -76,7 +76,9 @@ class Process(Protocol):
     def busy(self) -> bool:
         """Whether a function given to :meth:`call` is running or waiting to."""
 
-    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Any]:
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Future[Any]:
         """Run a function in the task's main thread, after those asked before it."""
 
     def reset(self) -> Future[None]:

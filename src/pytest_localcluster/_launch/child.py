@@ -101,9 +101,7 @@ def _preload(modules: list[str]) -> BaseException | None:
 class _Forkserver:
     """The loop of the forkserver: requests, the deaths of tasks, the death of the owner."""
 
-    def __init__(
-        self, control: socket.socket, owner: int, failure: BaseException | None
-    ) -> None:
+    def __init__(self, control: socket.socket, owner: int, failure: BaseException | None) -> None:
         self.control = control
         self.owner = owner
         self.failure = failure

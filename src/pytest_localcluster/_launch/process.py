@@ -122,17 +122,23 @@ class ProcessLauncher:
         return _Process(self, number, entry, log, ours, status)
 
     def request(self, kind: int, request: object, fds: list[int] | None = None) -> None:
-        """Send a request to the forkserver; it is started if none runs."""
+        """Send a request to the forkserver; one is started for a launch if none runs."""
         data = pickle.dumps(request)
         with self._lock:
-            if self._server is None or self._server.poll() is not None:
-                if kind != LAUNCH:
-                    return  # its tasks went with it
-                self._start()
-            assert self._control is not None
-            with contextlib.suppress(BrokenPipeError):  # the same: the status pipes will tell
-                socket.send_fds(self._control, [HEADER.pack(kind, len(data))], fds or [])
-                self._control.sendall(data)
+            try:
+                if self._control is None:
+                    raise BrokenPipeError
+                self._send(kind, data, fds or [])
+            except (BrokenPipeError, ConnectionResetError):
+                # None runs, or it is dead, and then its tasks are too.
+                if kind == LAUNCH:
+                    self._start()
+                    self._send(kind, data, fds or [])
+
+    def _send(self, kind: int, data: bytes, fds: list[int]) -> None:
+        assert self._control is not None
+        socket.send_fds(self._control, [HEADER.pack(kind, len(data))], fds)
+        self._control.sendall(data)
 
     def _start(self) -> None:
         self._close()
@@ -197,7 +203,7 @@ class ProcessLauncher:
             self._server.kill()  # its tasks die with it
             self._server.wait()
         self._output.close()
-        self._server = None
+        self._server = self._control = None
 
     def __repr__(self) -> str:
         pid = self._server.pid if self._server is not None else None
@@ -305,7 +311,15 @@ class _Process:
     def call(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Future[Any]:
-        return self._ask("call", _pickling.dumps((function, args, dict(kwargs))))
+        try:
+            call = _pickling.dumps((function, args, dict(kwargs)))
+        except Exception as error:
+            error.add_note(
+                f"{getattr(function, '__qualname__', function)} and its arguments go to "
+                f"{self._context.task} pickled; make what cannot be in the function"
+            )
+            raise
+        return self._ask("call", call)
 
     def reset(self) -> Future[None]:
         return self._ask("reset")

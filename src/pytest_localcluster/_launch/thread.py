@@ -108,9 +108,7 @@ class _ThreadProcess:
             )
         if self._serving is None:
             what = f"{type(self._failure).__name__}: {self._failure}"
-            raise reports.start_failed(
-                self._context, self._log, self.pid, what
-            ) from self._failure
+            raise reports.start_failed(self._context, self._log, self.pid, what) from self._failure
 
     def signal(self, signal: int) -> None:
         raise UnsupportedError(
@@ -129,9 +127,7 @@ class _ThreadProcess:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         if self._ended.is_set():
-            future.set_exception(
-                reports.exited(self._context, self._log, self.pid, self.exitcode)
-            )
+            future.set_exception(reports.exited(self._context, self._log, self.pid, self.exitcode))
             return future
 
         def work() -> None:
