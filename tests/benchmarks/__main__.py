@@ -48,7 +48,7 @@ def render(rows: list[Row], peers: dict[str, dict[str, float] | str]) -> Table:
     measured = {name: values for name, values in peers.items() if isinstance(values, dict)}
     title = f"medians; Python {platform.python_version()}, {os.cpu_count()} cores"
     table = Table(title=title, title_justify="left")
-    table.add_column("what")
+    table.add_column("what", no_wrap=True)
     for column in ("ours", "unit", "budget", *measured):
         table.add_column(column, justify="left" if column == "unit" else "right")
     tensorflow = measured.get("tensorflow", {})
@@ -78,7 +78,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
 
-    console = Console()
+    # A file has no width of its own; 80 columns would break the lines.
+    console = Console(width=None if sys.stdout.isatty() else 120)
     rows: list[Row] = []
     peers: dict[str, dict[str, float] | str] = {}
     columns = SpinnerColumn(), TextColumn("{task.description}")

@@ -18,6 +18,16 @@ from ._measure import Stopwatch, per_call
 MODULES = {"tensorflow": "tensorflow", "dask": "distributed", "ray": "ray"}
 
 
+def across(tf: Any, value: Any) -> Any:
+    """Send a value over a ps and two workers, as clusters.py does."""
+    with tf.device("/job:ps/task:0"):
+        held = value + 1
+    with tf.device("/job:worker/task:0"):
+        doubled = held * 2
+    with tf.device("/job:worker/task:1"):
+        return doubled + 1
+
+
 def tensorflow(repeat: int) -> dict[str, float]:
     """tf.test.create_local_cluster: servers in the test's process, which nothing stops."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -27,22 +37,22 @@ def tensorflow(repeat: int) -> dict[str, float]:
     v1: Any = tf.compat.v1
     v1.disable_eager_execution()
     start, first = Stopwatch(), Stopwatch()
-    step = 0.0
+    workers: Any = []
     for _ in range(max(3, repeat // 4)):
         with start.lap():
             workers, _ps = tf.test.create_local_cluster(num_workers=2, num_ps=2)
         with v1.Graph().as_default():
-            with tf.device("/job:ps/task:0"):
-                state = v1.get_variable("state", initializer=[1.0] * 16)
-            with tf.device("/job:worker/task:0"):
-                doubled = state * 2
-            with tf.device("/job:worker/task:1"):
-                result = doubled + 1
-            with v1.Session(workers[0].target) as session:
-                with first.lap():
-                    session.run(state.initializer)
-                    session.run(result)
-                step = per_call(partial(session.run, result), repeat * 20)
+            fed = v1.placeholder(tf.float64, (16,))
+            result = across(tf, fed)
+            with first.lap(), v1.Session(workers[0].target) as session:
+                session.run(result, {fed: [1.0] * 16})
+    with v1.Graph().as_default():
+        with tf.device("/job:ps/task:0"):
+            state = v1.get_variable("state", initializer=tf.ones([16], tf.float64))
+        result = across(tf, state)
+        with v1.Session(workers[0].target) as session:
+            session.run(state.initializer)
+            step = per_call(partial(session.run, result), repeat * 20)
     rates = {}
     with v1.Graph().as_default():
         size = 64 * 2**20 // 8
@@ -62,8 +72,10 @@ def tensorflow(repeat: int) -> dict[str, float]:
     return {
         "start 2+2, thread": start.median,
         "start 2+2, process": start.median,
-        "first steps on a fresh cluster, process": first.median,
+        "first step on a fresh cluster, process": first.median,
+        "first step on a fresh cluster, thread": first.median,
         "step over ps and two workers, process": step,
+        "step over ps and two workers, thread": step,
         **rates,
     }
 
