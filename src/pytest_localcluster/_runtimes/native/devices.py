@@ -104,7 +104,8 @@ class Placer:
         jobs = self._spec.as_dict()
         if job not in jobs or index >= len(jobs[job]):
             raise InvalidArgumentError(
-                f"the cluster has no /job:{job}/task:{index}; its tasks are {_list(self._spec.tasks)}"
+                f"the cluster has no /job:{job}/task:{index}; "
+                f"its tasks are {_list(self._spec.tasks)}"
             )
         task = Task(job, index)
         if task not in self.tasks:

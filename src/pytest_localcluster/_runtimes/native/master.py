@@ -6,6 +6,7 @@ import itertools
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..._clock import Deadline
@@ -31,14 +32,13 @@ from ...errors import (
 from .devices import Placer
 from .session import Session
 from .statuses import StepFailed, answering, status_of
-from .stepping import Stepping
+from .stepping import Stepping, register
 
 if TYPE_CHECKING:
     from ..._proto.config_pb2 import ConfigProto
     from ..._proto.graph_pb2 import Status, ValueChunk
     from ..._spec import ClusterSpec, Task
     from .peers import Peers
-    from .plan import PartPlan, Plan
     from .rendezvous import Steps
     from .threads import Threads
     from .worker import Worker
@@ -49,7 +49,7 @@ __all__ = ["Master"]
 _TIDY = 0.25
 
 
-class Master(MasterServiceServicer):  # type: ignore[misc]  # generated, without types
+class Master(MasterServiceServicer):
     """What sessions ask of the task that they dialled.
 
     Args:
@@ -147,7 +147,7 @@ class Master(MasterServiceServicer):  # type: ignore[misc]  # generated, without
         for part in session.unused:
             self._tidy(part.task, DeregisterGraphRequest(graph_handle=str(part.handle)))
         session.unused.clear()
-        self._register(plan, deadline)
+        register(self, plan, deadline)
         step = self.steps.begin(step_id, "master")
         session.steps.add(step_id)
         try:
@@ -171,34 +171,6 @@ class Master(MasterServiceServicer):  # type: ignore[misc]  # generated, without
         if limit > 0:
             left = limit if left is None else min(limit, left)
         return Deadline(left)
-
-    def _register(self, plan: Plan, deadline: Deadline) -> None:
-        """Register the parts that are not yet, side by side."""
-        missing = [part for part in plan.parts if part.handle is None]
-        futures = [self.threads.submit(self._register_part, p, deadline) for p in missing[1:]]
-        for part in missing[:1]:
-            self._register_part(part, deadline)
-        for future in futures:
-            future.result()
-
-    def _register_part(self, part: PartPlan, deadline: Deadline) -> None:
-        with part.registering:
-            if part.handle is not None:
-                return
-            if part.task == self.task:
-                part.handle = self.worker.register(part.request)
-                return
-            address = self._addresses[part.task]
-            try:
-                answer = self.peers.call(
-                    address, "RegisterGraph", part.request, deadline.remaining()
-                )
-            except UnavailableError:
-                self.lost(part.task)
-                raise
-            if answer.status.code:
-                raise StepFailed(answer.status)
-            part.handle = answer.graph_handle
 
     @answering
     def CloseSession(self, request: Any, context: Any) -> CloseSessionResponse:  # noqa: N802
@@ -245,12 +217,10 @@ class Master(MasterServiceServicer):  # type: ignore[misc]  # generated, without
             if task == self.task:
                 self.worker.CleanupAll(CleanupAllRequest(), None)
                 return
-            try:
+            with suppress(UnavailableError):  # a task that is dead holds no variables
                 self.peers.call(
                     self._addresses[task], "CleanupAll", CleanupAllRequest(), deadline.remaining()
                 )
-            except UnavailableError:
-                pass  # a task that is dead holds no variables
 
         futures = [self.threads.submit(clear, task) for task in self._spec.tasks]
         for future in futures:
@@ -289,10 +259,8 @@ class Master(MasterServiceServicer):  # type: ignore[misc]  # generated, without
         if task == self.task:
             self.worker.DeregisterGraph(request, None)
             return
-        try:
+        with suppress(OpError):  # it is dead, or was restarted: nothing is left there
             self.peers.call(self._addresses[task], "DeregisterGraph", request, 10 * _TIDY)
-        except OpError:
-            pass  # it is dead, or was restarted: nothing is left there
 
     def _on_all(self, tasks: Iterable[Task], action: Callable[[Task], None]) -> None:
         """Do something on several tasks at once; those that do not answer are not waited for."""

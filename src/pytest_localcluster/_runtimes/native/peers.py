@@ -1,4 +1,4 @@
-"""The other tasks of the cluster, as one task reaches them: channels that open when first needed."""
+"""The other tasks of the cluster, as one task reaches them: channels that open when needed."""
 
 from __future__ import annotations
 
@@ -109,7 +109,8 @@ class Peers:
                 found = self._open.get(address)
                 if found is None:
                     channel = open_channel(address)
-                    found = self._open[address] = channel, WorkerServiceStub(channel)
+                    stub: Any = WorkerServiceStub(channel)  # type: ignore[no-untyped-call]
+                    found = self._open[address] = channel, stub
         return found
 
     def _failed(self, address: str, channel: grpc.Channel, error: Any) -> OpError:

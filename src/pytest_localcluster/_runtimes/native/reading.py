@@ -26,7 +26,7 @@ def read_variables(address: str, token: str, timeout: float | None) -> dict[str,
         OpError: the task could not be asked, or not within ``timeout`` seconds.
     """
     with open_channel(address) as channel:
-        stub = WorkerServiceStub(channel)
+        stub: Any = WorkerServiceStub(channel)  # type: ignore[no-untyped-call]
         stream = stub.ReadVariables(
             ReadVariablesRequest(), timeout=timeout, metadata=token_metadata(token)
         )

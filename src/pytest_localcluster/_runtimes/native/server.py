@@ -9,6 +9,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -44,6 +45,9 @@ OPTIONS = (
 
 # How long stop() waits for operations that run; a call in a thread cannot be ended from outside.
 _PATIENCE = 1.0
+
+# The native servers of this process: with the thread launcher there are several.
+_serving: WeakSet[NativeServer] = WeakSet()
 
 _HEALTH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
 
@@ -81,13 +85,14 @@ class NativeServer:
             task, spec, config, self._worker, self._peers, self._steps, self._threads
         )
         self._server = self._start(assignment.token)
+        _serving.add(self)
 
     def _start(self, token: str) -> grpc.Server:
         server = grpc.server(
             self._threads, interceptors=(_TokenInterceptor(token, self._address),), options=OPTIONS
         )
-        add_MasterServiceServicer_to_server(self._master, server)
-        add_WorkerServiceServicer_to_server(self._worker, server)
+        add_MasterServiceServicer_to_server(self._master, server)  # type: ignore[no-untyped-call]
+        add_WorkerServiceServicer_to_server(self._worker, server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
         try:
             for address in _bindings(self._address):
@@ -97,11 +102,11 @@ class NativeServer:
             server.stop(None)
             self._threads.shutdown()
             raise PortError(
-                f"{self._task} cannot serve: another program has its port",
+                f"{self._task} cannot serve: its port is taken",
                 task=str(self._task),
                 address=self._address,
                 evidence=str(error),
-                remedy="start the cluster again; with --cluster-port-range, choose ports that are free",
+                remedy="start the cluster again; a --cluster-port-range should hold free ports",
             ) from None
         server.start()
         return server
@@ -113,8 +118,13 @@ class NativeServer:
             StopError: an operation does not end.
         """
         self._steps.end_all(status_of(UnavailableError(f"{self._task} is stopping")))
-        self._server.stop(None)
+        _serving.discard(self)
+        # gRPC complains on stderr about each connection that a server cuts off, so those of this
+        # process are closed at their other end; the graceful way takes milliseconds for each.
+        for server in list(_serving):
+            server._peers.forget(self._address)
         self._peers.close()
+        self._server.stop(None)
         self._threads.shutdown(wait=False)
         if not self._threads.join(Deadline(_PATIENCE)):
             busy = [f"{operation.name} on {operation.device}" for operation in self._site.busy()]

@@ -170,5 +170,6 @@ def _check_input(nodes: dict[str, NodeDef], node: NodeDef, key: str) -> None:
         not key.startswith("^") and int(output) >= nodes[source].num_outputs
     ):
         raise InvalidArgumentError(
-            f"{node.name!r} has input {key!r}, and {source!r} has {nodes[source].num_outputs} outputs"
+            f"{node.name!r} has input {key!r}, "
+            f"and {source!r} has {nodes[source].num_outputs} outputs"
         )

@@ -61,7 +61,7 @@ def error_of(error: grpc.RpcError | ValueError, who: str) -> OpError:
         return UnavailableError(f"the connection to {who} was closed: {error}")
     code, details = error.code(), error.details() or "no details"
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-        # Nobody but us cancels such a call: when the connection is dropped because the task is gone.
+        # Nobody but us cancels such a call: when the connection is dropped, for the task is gone.
         return UnavailableError(
             f"{who} could not be reached: {details}\n"
             "  To fix this: see whether it is alive and what its log says, and run the step again"

@@ -19,11 +19,45 @@ if TYPE_CHECKING:
     from .rendezvous import Caller, Step
     from .session import Session
 
-__all__ = ["Stepping"]
+__all__ = ["Stepping", "register"]
 
-# How long the answer to a failed step waits for the other tasks to say that they have ended it: those
-# that are well say so in a millisecond, and one that is suspended must not hold it up.
+# How long the answer to a failed step waits for the other tasks to say that they have ended it:
+# those that are well say so in a millisecond, and one that is suspended must not hold it up.
 _PATIENCE = 0.25
+
+
+def register(master: Master, plan: Plan, deadline: Deadline) -> None:
+    """Register the parts of a plan that are not yet, side by side.
+
+    Raises:
+        StepFailed: a task refused its part.
+        OpError: a task could not be asked.
+    """
+    missing = [part for part in plan.parts if part.handle is None]
+    others = [master.threads.submit(_register_part, master, part, deadline) for part in missing[1:]]
+    for part in missing[:1]:
+        _register_part(master, part, deadline)
+    for other in others:
+        other.result()
+
+
+def _register_part(master: Master, part: PartPlan, deadline: Deadline) -> None:
+    with part.registering:
+        if part.handle is not None:
+            return
+        if part.task == master.task:
+            part.handle = master.worker.register(part.request)
+            return
+        address = master.address_of(part.task)
+        try:
+            left = deadline.remaining()
+            answer = master.peers.call(address, "RegisterGraph", part.request, left)
+        except UnavailableError:
+            master.lost(part.task)
+            raise
+        if answer.status.code:
+            raise StepFailed(answer.status)
+        part.handle = answer.graph_handle
 
 
 class Stepping:
@@ -56,7 +90,7 @@ class Stepping:
             StepFailed: one of them failed, time ran out, or the caller has hung up.
         """
         self._leave_large_feeds()
-        # Passed on with a little more, so that it is the master who finds that time is up and says so.
+        # Passed on with a little more: the master shall find that time is up, and say so.
         left = deadline.remaining()
         later = Deadline(None if left is None else left + 2 * _PATIENCE)
         caller.add_callback(self._wake)
@@ -178,7 +212,7 @@ class Stepping:
         """
         step_id = self._step.step_id
         running = self._master.worker.cleanup(step_id, status)
-        # What the user's exception looked like is of no interest to the tasks that did not raise it.
+        # What the user's exception looked like is nothing to the tasks that did not raise it.
         brief = Status(code=status.code, message=status.message, op=status.op, device=status.device)
         others = [part.task for part in self._plan.parts if part.task != self._master.task]
         answered = threading.Semaphore(0)

@@ -1,4 +1,4 @@
-"""Threads of a task: started when needed, used again, as many as it takes, and never waited for at exit.
+"""Threads of a task: started when needed, used again, without a limit, not waited for at exit.
 
 A blocked handler (a tensor that is not there yet, an operation that does not end) must not keep
 another from running, so there is no limit; and it must not keep the interpreter from ending, which

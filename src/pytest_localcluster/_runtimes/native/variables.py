@@ -118,8 +118,8 @@ class Variables:
         if found.value is None:
             raise FailedPreconditionError(
                 f"variable {variable.name!r} is not initialised on {self._task}\n"
-                "  To fix this: run variables_initializer([...]), or the variable's .initializer, first"
-                " (a reset or a restart of the task forgets its value)"
+                "  To fix this: run variables_initializer([...]) or its .initializer first"
+                " (a reset or a restart of the task forgets values)"
             )
         return found.value
 
@@ -161,7 +161,7 @@ def _cast(
     return stored
 
 
-WRITES = {
+WRITES: dict[str, Callable[..., Array]] = {
     "AssignVariable": Variables.assign,
     "AssignAddVariable": Variables.assign_add,
     "AssignSubVariable": Variables.assign_sub,

@@ -41,7 +41,7 @@ def constant_key(session: str, key: str) -> str:
     return f"{session}/{key}"
 
 
-class Worker(WorkerServiceServicer):  # type: ignore[misc]  # generated, without types
+class Worker(WorkerServiceServicer):
     """What masters and other tasks ask of one task.
 
     Args:
@@ -71,7 +71,7 @@ class Worker(WorkerServiceServicer):  # type: ignore[misc]  # generated, without
         self._stored = stored
         self._lock = threading.Lock()
         self._graphs: dict[str, Part] = {}
-        # The incarnation is in each handle: a handle from before a restart is never another graph's.
+        # With the incarnation, so that no handle from before a restart can be another graph's.
         self._handles = (f"{incarnation:x}.{n}" for n in itertools.count())
         self.variables = Variables(str(site.context.task))
 

@@ -1,0 +1,313 @@
+"""Clusters of native tasks inside the test's own process, spoken to through the generated stubs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import grpc
+import pytest
+
+from pytest_localcluster import _graph, _pickling
+from pytest_localcluster._channel import open_channel, token_metadata
+from pytest_localcluster._context import TaskContext
+from pytest_localcluster._ports import lease_ports
+from pytest_localcluster._proto.config_pb2 import ConfigProto
+from pytest_localcluster._proto.graph_pb2 import GraphDef, NamedValue, NodeDef, Value, VariableDef
+from pytest_localcluster._proto.master_pb2 import (
+    CloseSessionRequest,
+    CreateSessionRequest,
+    ExtendSessionRequest,
+    RunStepRequest,
+    RunStepResponse,
+    SendTensorRequest,
+)
+from pytest_localcluster._proto.master_pb2_grpc import MasterServiceStub
+from pytest_localcluster._proto.server_pb2 import ServerDef
+from pytest_localcluster._proto.worker_pb2 import RecvTensorRequest
+from pytest_localcluster._proto.worker_pb2_grpc import WorkerServiceStub
+from pytest_localcluster._runtimes import Assignment
+from pytest_localcluster._runtimes.native import RUNTIME
+from pytest_localcluster._runtimes.native.server import NativeServer
+from pytest_localcluster._spec import ClusterSpec, Task
+from pytest_localcluster._tensors import (
+    INLINE_LIMIT,
+    chunks_of,
+    size_of,
+    value_from_chunks,
+    value_from_proto,
+    value_to_proto,
+)
+
+TOKEN = "the token of these tests"
+METADATA = token_metadata(TOKEN)
+
+
+class Failed(Exception):
+    """A step ended with a status."""
+
+    def __init__(self, response: RunStepResponse) -> None:
+        super().__init__(response.status.message)
+        self.status = response.status
+        self.code = response.status.code
+
+
+class Cluster:
+    """Tasks in threads of this process."""
+
+    def __init__(
+        self,
+        jobs: Mapping[str, int],
+        config: ConfigProto | None = None,
+        configs: Mapping[str, ConfigProto] | None = None,
+    ) -> None:
+        self.leases = lease_ports(sum(jobs.values()))
+        ports = iter(self.leases)
+        self.spec = ClusterSpec(
+            {job: [next(ports).address for _ in range(count)] for job, count in jobs.items()}
+        )
+        self.config = config
+        self.configs = configs or {}
+        self.servers: dict[str, NativeServer] = {}
+        self._channels: dict[str, grpc.Channel] = {}
+        for task in self.spec.tasks:
+            self.start(str(task))
+
+    def assignment(self, name: str, token: str = TOKEN) -> Assignment:
+        task = Task.parse(name)
+        definition = ServerDef(
+            cluster=self.spec.as_cluster_def(),
+            job_name=task.job,
+            task_index=task.index,
+            protocol="grpc",
+            default_session_config=self.configs.get(name, self.config),
+        )
+        context = TaskContext(task, self.spec, f"grpc://{self.address(name)}", {})
+        return Assignment(context, definition.SerializeToString(), token)
+
+    def address(self, name: str) -> str:
+        task = Task.parse(name)
+        return self.spec.task_address(task.job, task.index)
+
+    def start(self, name: str) -> NativeServer:
+        server = RUNTIME.serve(self.assignment(name))
+        assert isinstance(server, NativeServer)
+        self.servers[name] = server
+        return server
+
+    def channel(self, name: str) -> grpc.Channel:
+        if name not in self._channels:
+            self._channels[name] = open_channel(self.address(name))
+        return self._channels[name]
+
+    def master(self, name: str = "/job:worker/task:0") -> Any:
+        return MasterServiceStub(self.channel(name))  # type: ignore[no-untyped-call]
+
+    def worker(self, name: str = "/job:worker/task:0") -> Any:
+        return WorkerServiceStub(self.channel(name))  # type: ignore[no-untyped-call]
+
+    def session(self, name: str = "/job:worker/task:0", **config: Any) -> Session:
+        return Session(self, name, ConfigProto(**config) if config else None)
+
+    def variables(self, name: str) -> dict[str, Any]:
+        return dict(RUNTIME.variables(self.address(name), TOKEN, 10))
+
+    def stop(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+        try:
+            for server in self.servers.values():
+                server.stop()
+        finally:
+            for lease in self.leases:
+                lease.release()
+
+
+class Session:
+    """A client as small as can be."""
+
+    def __init__(self, cluster: Cluster, name: str, config: ConfigProto | None) -> None:
+        self.master = cluster.master(name)
+        self.worker = cluster.worker(name)
+        self.handle: str = self.master.CreateSession(
+            CreateSessionRequest(config=config), metadata=METADATA
+        ).session_handle
+
+    def add(self, *nodes: NodeDef) -> None:
+        self.master.ExtendSession(
+            ExtendSessionRequest(session_handle=self.handle, graph_def=GraphDef(node=nodes)),
+            metadata=METADATA,
+        )
+
+    def send(self, key: str, value: Any, *, keep: bool = False) -> Value:
+        messages = (
+            SendTensorRequest(session_handle=self.handle, key=key, keep=keep, data=data)
+            for data in chunks_of(value)
+        )
+        self.master.SendTensor(messages, metadata=METADATA)
+        return Value(stored=key)
+
+    def feed(self, name: str, value: Any) -> NamedValue:
+        if size_of(value) > INLINE_LIMIT:
+            return NamedValue(name=name, value=self.send(f"feed {name}", value))
+        return NamedValue(name=name, value=value_to_proto(value))
+
+    def request(
+        self,
+        fetches: Sequence[str] = (),
+        feeds: Mapping[str, Any] | None = None,
+        targets: Sequence[str] = (),
+    ) -> RunStepRequest:
+        return RunStepRequest(
+            session_handle=self.handle,
+            feed=[self.feed(name, value) for name, value in (feeds or {}).items()],
+            fetch=fetches,
+            target=targets,
+        )
+
+    def run(
+        self,
+        *fetches: str,
+        feeds: Mapping[str, Any] | None = None,
+        targets: Sequence[str] = (),
+        timeout: float | None = 20,
+    ) -> Any:
+        """Run a step; return the value of the fetch, or a list of several."""
+        response = self.master.RunStep(
+            self.request(fetches, feeds, targets), metadata=METADATA, timeout=timeout
+        )
+        if response.status.code:
+            raise Failed(response)
+        values = [self.value(response.step_id, value) for value in response.fetch]
+        return values[0] if len(fetches) == 1 else values
+
+    def value(self, step_id: int, value: Value) -> Any:
+        if value.WhichOneof("kind") != "stored":
+            return value_from_proto(value)
+        request = RecvTensorRequest(step_id=step_id, key=value.stored)
+        return value_from_chunks(self.worker.RecvTensor(request, metadata=METADATA))
+
+    def close(self) -> None:
+        self.master.CloseSession(CloseSessionRequest(session_handle=self.handle), metadata=METADATA)
+
+
+def const(name: str, value: Any, device: str = "", after: Sequence[str] = ()) -> NodeDef:
+    return NodeDef(
+        name=name,
+        op="Const",
+        num_outputs=1,
+        device=device,
+        value=value if isinstance(value, Value) else value_to_proto(value),
+        input=[f"^{other}" for other in after],
+    )
+
+
+def placeholder(name: str, device: str = "") -> NodeDef:
+    return NodeDef(name=name, op="Placeholder", num_outputs=1, device=device)
+
+
+def call(
+    name: str,
+    function: Callable[..., Any],
+    *inputs: str,
+    device: str = "",
+    outputs: int = 1,
+    after: Sequence[str] = (),
+) -> NodeDef:
+    """A Function: its data inputs are the function's arguments."""
+    arguments: Any = tuple(_graph.Input(i) for i in range(len(inputs))), {}
+    return NodeDef(
+        name=name,
+        op="Function",
+        input=[*inputs, *(f"^{other}" for other in after)],
+        device=device,
+        num_outputs=outputs,
+        function=_pickling.dumps(function),
+        arguments=_pickling.dumps(arguments),
+    )
+
+
+def group(name: str, *after: str, device: str = "") -> NodeDef:
+    return NodeDef(
+        name=name, op="NoOp", num_outputs=1, device=device, input=[f"^{other}" for other in after]
+    )
+
+
+def variable(
+    name: str,
+    kind: str,
+    *inputs: str,
+    of: str,
+    device: str = "",
+    dtype: str = "<f8",
+    shape: Sequence[int] | None = (),
+    after: Sequence[str] = (),
+) -> NodeDef:
+    """A variable operation; without ``shape`` the variable's is not known."""
+    return NodeDef(
+        name=name,
+        op=f"{kind}Variable",
+        input=[*inputs, *(f"^{other}" for other in after)],
+        num_outputs=1,
+        device=device,
+        variable=VariableDef(
+            name=of, dtype=dtype, shape=shape or (), shape_known=shape is not None
+        ),
+    )
+
+
+class Gate:
+    """Where operations of a test wait, in this process, until the test lets them go on."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Semaphore(0)
+        self.opened = threading.Event()
+
+    def wait(self) -> int:
+        self.reached.release()
+        assert self.opened.wait(20)
+        return 1
+
+
+def gated(name: str) -> Callable[..., int]:
+    """A function that waits at a gate, whatever its arguments; tasks in threads share the gate."""
+
+    def wait(*_: Any) -> int:
+        return _gates()[name].wait()
+
+    return wait
+
+
+def _gates() -> dict[str, Gate]:
+    # By import, so that functions that were pickled by value find the same table.
+    import pytest_localcluster._runtimes.native.server as shared
+
+    found: dict[str, Gate] = shared.__dict__.setdefault("_gates_of_tests", {})
+    return found
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = _gates()["gate"] = Gate()
+    yield gate
+    gate.opened.set()
+    _gates().clear()
+
+
+@pytest.fixture
+def make_cluster() -> Iterator[Callable[..., Cluster]]:
+    made: list[Cluster] = []
+
+    def make(workers: int = 1, ps: int = 1, **options: Any) -> Cluster:
+        made.append(Cluster({"ps": ps, "worker": workers}, **options))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
+    return make_cluster(2, 2)
