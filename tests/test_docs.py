@@ -1,0 +1,76 @@
+"""What README and manual tell a reader to write, written and run."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What the snippets take for granted.
+PREAMBLE = """
+import os
+import numpy as np
+import pytest
+from pytest_localcluster import *
+
+gradient = np.ones((64, 10))
+"""
+
+
+def snippets(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_first_test_of_the_readme(pytester: pytest.Pytester) -> None:
+    first, _ = snippets("README.md", "python")
+    pytester.makepyfile(PREAMBLE + first)
+    pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1)
+
+
+def test_the_step_of_the_readme(pytester: pytest.Pytester) -> None:
+    _, step = snippets("README.md", "python")
+    body = "".join(f"    {line}\n" for line in step.splitlines())
+    check = "    assert ps[0].variables()['weights'].sum() == pytest.approx(-64)\n"
+    nowhere_else = "    assert ps[1].variables() == {}\n"
+    pytester.makepyfile(PREAMBLE + "def test_step():\n" + body + check + nowhere_else)
+    pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1)
+
+
+@pytest.mark.skipif(
+    tuple(map(int, version("coverage").split(".")[:2])) < (7, 10),
+    reason="coverage.py measures processes that end by os._exit from release 7.10 on",
+)
+def test_the_recipe_for_coverage_inside_tasks(pytester: pytest.Pytester) -> None:
+    (recipe,) = snippets("docs/tutorial.md", "toml")
+    pytester.makepyprojecttoml(recipe)
+    pytester.makepyfile(
+        served="""
+        import os
+
+        def runs_in_a_task():
+            return os.getpid()
+        """,
+        test_it="""
+        import os
+        import pytest
+        import served
+
+        @pytest.mark.cluster(workers=1, ps=0)
+        def test_it(local_cluster):
+            assert local_cluster.workers[0].run(served.runs_in_a_task) != os.getpid()
+        """,
+    )
+    result = pytester.runpytest_subprocess("-p", "no:asyncio", "--cov=served", "--cov-report=term")
+    result.assert_outcomes(passed=1)
+    result.stdout.re_match_lines([r"served\.py\s+3\s+0\s.*100%"])
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "docs", "bench", "bench-peers"])
+def test_make_has_the_targets_that_are_named(target: str) -> None:
+    assert f"make {target}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
