@@ -11,7 +11,7 @@ Run = Callable[..., pytest.RunResult]
 INI = """
 [pytest]
 asyncio_default_fixture_loop_scope = function
-addopts = -p no:cacheprovider -p no:randomly
+addopts = -p no:cacheprovider -p no:hypothesispytest
 """
 
 
@@ -38,5 +38,5 @@ def run(pytester: pytest.Pytester) -> Run:
 @pytest.fixture(params=["plain", "xdist"])
 def run_both(request: pytest.FixtureRequest, run: Run) -> Run:
     """Run pytest in a process of its own, without and with xdist."""
-    mode = ["-n", "2"] if request.param == "xdist" else ["-p", "no:xdist"]
+    mode = ["-n", "2", "--dist=loadfile"] if request.param == "xdist" else ["-p", "no:xdist"]
     return lambda *args: run(*mode, *args)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,21 +20,29 @@ LOGS = ("failed", "all", "none")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
 class Options:
-    """What the command line and the ini file ask for; None is the default.
+    """What the command line and the ini file ask for.
+
+    Not a dataclass, which would take most of the time that loading the plugin takes.
 
     Attributes:
         fields: fields of :class:`ClusterConfig`, only those that were given.
         logs: which tests' reports show logs: ``"failed"``, ``"all"`` or ``"none"``.
-        log_dir: where to keep every task's log, absolute.
-        port_range: the lowest and the highest port to lease.
+        log_dir: where to keep every task's log, absolute; None keeps none.
+        port_range: the lowest and the highest port to lease; None is any.
     """
 
-    fields: dict[str, Any]
-    logs: str
-    log_dir: Path | None
-    port_range: tuple[int, int] | None
+    def __init__(
+        self,
+        fields: dict[str, Any],
+        logs: str,
+        log_dir: Path | None,
+        port_range: tuple[int, int] | None,
+    ) -> None:
+        self.fields = fields
+        self.logs = logs
+        self.log_dir = log_dir
+        self.port_range = port_range
 
     def cluster_config(self) -> ClusterConfig:
         """Return the config that every cluster of this run begins with."""

@@ -41,7 +41,7 @@ class ClusterReport:
         return result
 
     def _fail_for_deaths(self) -> None:
-        deaths = self._watch.deaths()
+        deaths = self._watch.deaths(known=True)
         if deaths:
             try:
                 pytest.fail("\n".join(map(str, deaths)), pytrace=False)
@@ -57,23 +57,30 @@ class ClusterReport:
         # The report's own list is what is shown, sent on by xdist and written to junit xml; the
         # item's makes the sections part of the test's later reports, from which junit takes them.
         report = yield
-        if report.failed or self._options.logs == "all":
-            for title, text in self._sections(report, call):
-                item.add_report_section(report.when or "call", title, text)
-                report.sections.append((f"Captured {title} {report.when}", text))
+        failure, self._failure = self._failure, None
+        sections: list[tuple[str, str]] = []
+        if report.failed:
+            sections += self._deaths(call.excinfo.value if call.excinfo else None, failure)
+        if self._options.logs == "all" or (report.failed and self._options.logs == "failed"):
+            sections += self._logs()
+        for title, text in sections:
+            item.add_report_section(report.when or "call", title, text)
+            report.sections.append((f"Captured {title} {report.when}", text))
         return report
 
-    def _sections(
-        self, report: pytest.TestReport, call: pytest.CallInfo[None]
+    def _deaths(
+        self, error: BaseException | None, failure: BaseException | None
     ) -> Iterator[tuple[str, str]]:
-        deaths = self._watch.deaths(known=True)
-        error = call.excinfo.value if call.excinfo is not None else None
-        if error is not self._failure:
-            untold = [str(death) for death in deaths if not _tells(error, death)]
-            if untold:
-                yield "log of deaths", "\n".join(untold)
-        if self._options.logs == "none":
-            return
+        """Yield what ``error``, the failure of the test, does not say of deaths."""
+        texts = [str(d) for d in self._watch.deaths(known=True) if not _tells(error, d)]
+        if failure is not None and error is not failure:
+            # unittest keeps a failure to itself, until its report is made, and it hides ours.
+            texts.insert(0, str(failure))
+        if texts:
+            yield "log of deaths", "\n".join(texts)
+
+    def _logs(self) -> Iterator[tuple[str, str]]:
+        """Yield what each task printed since the test, or its last report, began."""
         number = 0
         for watched in self._watch.clusters():
             printed = list(watched.printed(LIMIT))

@@ -201,9 +201,9 @@ class Watch:
 
     def close(self) -> None:
         """Stop what nobody stopped."""
-        from ..errors import ClusterError
-
         for watched in reversed(self._live[:]):
+            from ..errors import ClusterError
+
             try:
                 watched.cluster.stop()
             except ClusterError as error:

@@ -1,0 +1,172 @@
+"""A task that dies on its own fails the test that it dies in; one that is killed does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+Run = Callable[..., pytest.RunResult]
+
+CONFTEST = """
+import os
+import signal
+
+import pytest
+from pytest_localcluster._clock import Deadline, poll
+
+def die(words):
+    print(words, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def crash(server, words="last words"):
+    "Have a task crash, as a bug would have it, and wait until that has happened."
+    server.submit(die, words)
+    assert poll(lambda: not server.is_alive(), Deadline(10))
+"""
+
+
+def test_death_fails_the_test(pytester: pytest.Pytester, run_both: Run) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        """
+        import unittest
+        import pytest
+        from conftest import crash
+
+        pytestmark = pytest.mark.cluster(workers=1, ps=2, scope="module")
+
+        def test_dies(local_cluster):
+            crash(local_cluster.ps[1])
+
+        def test_has_nothing_to_do_with_it(local_cluster):
+            assert local_cluster.ps[1].is_alive()
+
+        def test_already_failed(local_cluster):
+            crash(local_cluster.ps[1])
+            assert "this test" == "failed by itself"
+
+        def test_killed(local_cluster):
+            local_cluster.ps[0].kill()
+            assert not local_cluster.ps[0].is_alive()
+
+        def test_killed_softly(local_cluster):
+            import signal
+            local_cluster.ps[0].kill(signal.SIGTERM)
+            local_cluster.ps[0].join()
+
+        def test_stopped_and_restarted(local_cluster):
+            local_cluster.ps[0].stop()
+            local_cluster.ps[1].restart()
+
+        @pytest.mark.usefixtures("local_cluster")
+        class Test(unittest.TestCase):
+            def test_unittest(self):
+                crash(self.local_cluster.ps[1], "in unittest")
+                self.assertEqual("this test", "failed by itself")
+
+        @pytest.mark.xfail(strict=True)
+        def test_expected(local_cluster):
+            crash(local_cluster.ps[1])
+        """
+    )
+    result = run_both()
+    result.assert_outcomes(passed=4, failed=3, xfailed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*_ test_dies _*",
+            "/job:ps/task:1 was killed by SIGKILL on its own",
+            "*last words",
+            "*_ test_already_failed _*",
+            "E *'this test' == 'failed by itself'*",
+            "*Captured log of deaths call*",
+            "/job:ps/task:1 was killed by SIGKILL on its own",
+            "*last words",
+            "*Captured log of deaths call*",
+            "*in unittest",
+            "*short test summary*",
+        ]
+    )
+    # The first is told by the failure itself, not once more below it.
+    assert result.stdout.str().count("Captured log of deaths") == 2
+    assert "_plugin" not in result.stdout.str()
+
+
+def test_deaths_in_setup_and_teardown(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makeconftest(
+        CONFTEST
+        + """
+
+@pytest.fixture
+def dies_in_setup(local_cluster):
+    crash(local_cluster.ps[0])
+
+@pytest.fixture
+def dies_in_teardown(local_cluster):
+    yield
+    crash(local_cluster.ps[0])
+"""
+    )
+    pytester.makepyfile(
+        """
+        def test_setup(dies_in_setup):
+            pass
+
+        def test_teardown(dies_in_teardown):
+            pass
+        """
+    )
+    result = run()
+    result.assert_outcomes(passed=1, failed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown of test_teardown*",
+            "/job:ps/task:0 was killed by SIGKILL on its own",
+            "*_ test_setup _*",
+            "/job:ps/task:0 was killed by SIGKILL on its own",
+        ]
+    )
+
+
+def test_a_death_that_the_test_was_told_of(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+        from pytest_localcluster import ServerExited
+        from conftest import die
+
+        def test_expected(local_cluster):
+            with pytest.raises(ServerExited, match="exited with status 3"):
+                local_cluster.ps[0].run(os._exit, 3)
+
+        def test_error_says_it(local_cluster):
+            local_cluster.ps[0].run(die, "last words")
+        """
+    )
+    result = run()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        ["E *ServerExited: /job:ps/task:0 was killed by SIGKILL*", "*last words"]
+    )
+    assert "Captured log of deaths" not in result.stdout.str()
+
+
+def test_session_cluster_is_not_blamed_twice(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        """
+        from conftest import crash
+
+        def test_dies(session_cluster):
+            crash(session_cluster.ps[0])
+
+        def test_unrelated():
+            pass
+
+        def test_next(session_cluster):
+            assert session_cluster.ps[0].is_alive()
+        """
+    )
+    run().assert_outcomes(passed=2, failed=1)
