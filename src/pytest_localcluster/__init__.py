@@ -6,7 +6,8 @@ The layout, floor by floor; a file imports lower floors only::
     _ports, _logs, _context, _pickling, _channel,
     _tensors, _graph                                    the machine and the wire
     _client | _launch | _runtimes                       what a test says | where a task runs | what it serves
-    _server, _cluster                                   one task's life; all their lives
+    _setup, _life, _results,
+    _server, _cluster, _ancestor                        one task's life; all their lives
     plugin                                              the pytest face
 
 Everything public is listed here, and loaded when it is first used, so that importing this
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import errors as errors
+    from ._ancestor import create_local_cluster as create_local_cluster
     from ._client import Session as Session
     from ._client import Variable as Variable
     from ._client import constant as constant
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from ._client import replica_device_setter as replica_device_setter
     from ._client import variables_initializer as variables_initializer
     from ._cluster import LocalCluster as LocalCluster
-    from ._cluster import create_local_cluster as create_local_cluster
     from ._config import ClusterConfig as ClusterConfig
     from ._context import current_task as current_task
     from ._ports import PortLease as PortLease
@@ -67,7 +68,8 @@ _HOMES = {
         "replica_device_setter",
         "variables_initializer",
     ),
-    "_cluster": ("LocalCluster", "create_local_cluster"),
+    "_ancestor": ("create_local_cluster",),
+    "_cluster": ("LocalCluster",),
     "_config": ("ClusterConfig",),
     "_context": ("current_task",),
     "_ports": ("PortLease", "lease_port"),
@@ -89,7 +91,7 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604  # names from the table above, and the module of errors
+__all__ = [  # names from the table above, and the module of errors
     "errors",
     *_HOME,
 ]

@@ -1,29 +1,21 @@
-"""LocalCluster: the lives of all tasks together, and the function that its ancestor had."""
+"""LocalCluster: the lives of all tasks together."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import secrets
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, wait
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import _channel, _context, _ports
 from ._clock import Deadline, now
 from ._config import ClusterConfig
-from ._context import TaskContext
-from ._launch import find_launcher
-from ._logs import TaskLog
 from ._observer import observer
-from ._proto.config_pb2 import ConfigProto
-from ._proto.server_pb2 import ServerDef
-from ._runtimes import Assignment, find_runtime
-from ._server import Server, failed
+from ._results import failure, gather, survivors
+from ._server import Server
+from ._setup import client_environment, find_runtimes, lease_places, open_logs
 from ._spec import ClusterSpec, Task
 from .errors import ClusterError, PortError, SpecError, StartError, StopError
 
@@ -32,11 +24,9 @@ if TYPE_CHECKING:
 
     from ._client import Session
 
-__all__ = ["LocalCluster", "create_local_cluster"]
+__all__ = ["LocalCluster"]
 
 T = TypeVar("T")
-_GONE = 3
-"""The seconds that killed processes get to vanish, after those that were asked got theirs."""
 
 
 class LocalCluster:
@@ -75,20 +65,10 @@ class LocalCluster:
         self.start_seconds: float | None = None
         self.stop_seconds: float | None = None
         self.log_dir = None if log_dir is None else Path(log_dir)
-        self._runtimes = {
-            job: find_runtime(runtime) for job, runtime in self._runtime_names().items()
-        }
-        for runtime in {id(runtime): runtime for runtime in self._runtimes.values()}.values():
-            runtime.check(self.config)
+        self._runtimes = find_runtimes(self.config)
         self._token = secrets.token_hex(16)
         self._spec: ClusterSpec | None = None
         self._open: ExitStack | None = None
-
-    def _runtime_names(self) -> dict[str, Any]:
-        runtime = self.config.runtime
-        if isinstance(runtime, Mapping):
-            return dict(runtime)
-        return dict.fromkeys(self.config.counts(), runtime)
 
     @property
     def spec(self) -> ClusterSpec:
@@ -147,107 +127,26 @@ class LocalCluster:
     def _start(self) -> None:
         with ExitStack() as undo:
             undo.callback(self._clear)
-            self.servers = self._prepare(undo)
             watcher = observer()
+            self._spec, places = lease_places(self.config, self._runtimes, self._token, undo)
+            if self.log_dir is None and watcher is not None:
+                self.log_dir = watcher.log_dir(self)
+            logs = open_logs(self.config.tasks(), self.log_dir, undo)
+            self.servers = [
+                Server(self, place, log) for place, log in zip(places, logs, strict=True)
+            ]
             if watcher is not None:
                 undo.callback(watcher.stopped, self)
             undo.callback(self._end)
             self._open = undo
             deadline = self._start_deadline()
             for server in self.servers:
-                server.launch()
+                server._life.launch()
             if watcher is not None:
                 watcher.launched(self)
             self._wait_ready(deadline)
             self._open = undo.pop_all()
         _running.add(self)
-
-    def _prepare(self, undo: ExitStack) -> list[Server]:
-        """Lease the ports and tell each task who it is; ``undo`` learns how to take it back."""
-        tasks = self.config.tasks()
-        # The last lease is MASTER_PORT, for the collectives that the workers may want to form.
-        leases = _ports.lease_ports(len(tasks) + bool(self.config.workers))
-        for lease in leases:
-            undo.callback(lease.release)
-        addresses: dict[str, list[str]] = {job: [] for job in self.config.counts()}
-        for task, lease in zip(tasks, leases, strict=False):
-            addresses[task.job].append(lease.address)
-        self._spec = ClusterSpec(addresses)
-        logs = self._logs(tasks, undo)
-        servers = []
-        for task, lease, log in zip(tasks, leases, logs, strict=False):
-            runtime = self._runtimes[task.job]
-            launcher = find_launcher(
-                self.config.launcher, tuple(dict.fromkeys((*runtime.preload, *self.config.preload)))
-            )
-            context = TaskContext(
-                task,
-                self._spec,
-                runtime.target(lease.address),
-                self._task_environment(task, leases[-1].port),
-            )
-            assignment = Assignment(context, self._server_def(task), self._token)
-            servers.append(Server(self, assignment, runtime, launcher, lease, log))
-            _context.register_token(lease.address, self._token)
-            undo.callback(_context.forget_token, lease.address)
-            undo.callback(_channel.close_all, lease.address)
-        return servers
-
-    def _logs(self, tasks: list[Task], undo: ExitStack) -> list[TaskLog]:
-        watcher = observer()
-        if self.log_dir is None and watcher is not None:
-            self.log_dir = watcher.log_dir(self)
-        kept = self.log_dir is not None
-        if self.log_dir is not None:
-            directory = self.log_dir
-            directory.mkdir(parents=True, exist_ok=True)
-        else:
-            directory = Path(tempfile.mkdtemp(prefix="pytest-localcluster-"))
-            undo.callback(directory.rmdir)
-        logs = []
-        for task in tasks:
-            log = TaskLog(directory / f"{task.job}-{task.index}.log")
-            logs.append(log)
-            if not kept:
-                undo.callback(log.remove)
-        return logs
-
-    def _server_def(self, task: Task) -> bytes:
-        assert self._spec is not None
-        server_def = ServerDef(
-            cluster=self._spec.as_cluster_def(),
-            job_name=task.job,
-            task_index=task.index,
-            protocol=self.config.protocol,
-        )
-        given = {"worker": self.config.worker_config, "ps": self.config.ps_config}.get(task.job)
-        if given is not None:
-            # By way of bytes, since it may be TensorFlow's own message.
-            server_def.default_session_config.CopyFrom(
-                ConfigProto.FromString(given.SerializeToString())
-            )
-        return server_def.SerializeToString()
-
-    def _task_environment(self, task: Task, master_port: int) -> dict[str, str]:
-        """Return what the cluster, and then the config, add to a task's environment."""
-        env = self._environ(task)
-        if task.job == "worker":
-            env |= {
-                "RANK": str(task.index),
-                "LOCAL_RANK": str(task.index),
-                "WORLD_SIZE": str(self.config.workers),
-                "LOCAL_WORLD_SIZE": str(self.config.workers),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(master_port),
-            }
-        return env | self.config.environment(task)
-
-    def _environ(self, task: Task | None) -> dict[str, str]:
-        assert self._spec is not None
-        return {
-            "TF_CONFIG": self._spec.tf_config(task),
-            _context.TOKEN_VARIABLE: self._token,
-        }
 
     def _start_deadline(self) -> Deadline:
         seconds = self.config.start_timeout
@@ -261,7 +160,7 @@ class LocalCluster:
         late: StartError | None = None
         for server in self.servers:
             try:
-                server.wait_ready(deadline)
+                server._life.wait_ready(deadline)
             except TimeoutError as error:
                 # Another one's death, if there is one, tells more than this one's waiting.
                 if late is None and isinstance(error, StartError):
@@ -290,14 +189,14 @@ class LocalCluster:
         deadline = Deadline(self.config.stop_timeout / 2)
         failures = []
         for server in reversed(self.servers):
-            server.ask_to_stop()
+            server._life.ask_to_stop()
         for server in reversed(self.servers):
             try:
-                server.finish(deadline)
+                server._life.finish(deadline)
             except StopError as error:
                 failures.append(error)
         if failures:
-            raise _all_survivors(failures)
+            raise survivors(failures)
 
     def _clear(self) -> None:
         self._open = None
@@ -361,18 +260,8 @@ class LocalCluster:
             raise SpecError(
                 f"this cluster has no job {job!r}", remedy=f"its jobs are {', '.join(self.jobs)}"
             )
-        deadline = Deadline(timeout)
-        futures = {server.submit(fn, *args, **kwargs): server for server in servers}
-        done, _ = wait(futures, deadline.remaining(), FIRST_EXCEPTION)
-        for future in done:
-            error = future.exception()
-            if error is not None:
-                error.add_note(f"raised in {futures[future].task}")
-                raise error
-        for future, server in futures.items():
-            if not future.done():
-                raise server.unfinished(timeout)
-        return [future.result() for future in futures]
+        futures = {server: server.submit(fn, *args, **kwargs) for server in servers}
+        return gather(futures, timeout)
 
     def reset(self) -> None:
         """Bring every task back to the state just after start; dead tasks are started again.
@@ -382,12 +271,12 @@ class LocalCluster:
         self._check_running("reset")
         futures = {}
         for server in self.servers:
-            future = server._reset()
+            future = server._life.reset()
             if future is not None:
                 futures[server] = future
         rest = [server for server in self.servers if server not in futures]
         deadline = self._start_deadline()
-        error = failed(futures, deadline)
+        error = failure(futures, deadline)
         if error is not None:
             raise error
         for server in rest:
@@ -405,10 +294,10 @@ class LocalCluster:
         """Have the others forget what they knew of a task that has begun anew."""
         futures = {}
         for other in self.servers:
-            future = other._forget(server) if other is not server else None
+            future = other._life.forget(server.task) if other is not server else None
             if future is not None:
                 futures[other] = future
-        error = failed(futures, self._start_deadline())
+        error = failure(futures, self._start_deadline())
         if error is not None and not isinstance(error, StartError):
             raise error
 
@@ -420,8 +309,8 @@ class LocalCluster:
         """
         self._check_running("tell how to join")
         if task is None:
-            return self._environ(None)
-        return dict(self._find(task)._assignment.context.env)
+            return client_environment(self.spec, self._token)
+        return dict(self._find(task)._life.place.assignment.context.env)
 
     def __repr__(self) -> str:
         state = "running" if self._open is not None else "not running"
@@ -437,59 +326,3 @@ def _stop_all() -> None:
     for cluster in list(_running):
         with suppress(StopError):
             cluster.stop()
-
-
-def _all_survivors(failures: list[StopError]) -> StopError:
-    if len(failures) == 1:
-        return failures[0]
-    survivors = tuple(name for failure in failures for name in failure.survivors)
-    return StopError(
-        f"{len(failures)} tasks would not stop: {', '.join(survivors)}",
-        survivors=survivors,
-        evidence="\n".join(str(failure) for failure in failures),
-    )
-
-
-def create_local_cluster(
-    num_workers: int,
-    num_ps: int,
-    protocol: str = "grpc",
-    worker_config: Any = None,
-    ps_config: Any = None,
-    **config: Any,
-) -> tuple[list[Server], list[Server]]:
-    """Start a cluster as ``tf.test.create_local_cluster`` does.
-
-    Called while a fixture is being set up, its servers live as long as that fixture; called in a
-    test, until the test ends; otherwise until the interpreter exits, or ``server.cluster.stop()``.
-
-    Args:
-        num_workers: tasks of job ``worker``.
-        num_ps: tasks of job ``ps``.
-        protocol: ``"grpc"``.
-        worker_config: a ConfigProto for every worker.
-        ps_config: a ConfigProto for every ps.
-        config: any other field of ClusterConfig.
-
-    Returns:
-        ``(worker_servers, ps_servers)``, each by task index.
-
-    Raises:
-        SpecError: asked for what cannot exist.
-        StartError: a task did not come up.
-        ImportError: portpicker cannot be imported.
-    """
-    base = ClusterConfig().replace(
-        workers=num_workers,
-        ps=num_ps,
-        protocol=protocol,
-        worker_config=worker_config,
-        ps_config=ps_config,
-        **config,
-    )
-    cluster = LocalCluster(base)
-    watcher = observer()
-    if watcher is not None:
-        watcher.created(cluster)
-    cluster.start()
-    return cluster.workers, cluster.ps

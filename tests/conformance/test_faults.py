@@ -53,8 +53,8 @@ class TestProcesses:
     def test_a_death_on_its_own_is_reported(self, cluster: LocalCluster) -> None:
         worker = cluster.workers[0]
         os.kill(worker.pid or 0, signal.SIGSEGV)
-        assert worker._process is not None
-        while worker._process.exitcode is None:  # not join(): whoever joins has been told
+        assert worker._life.process is not None
+        while worker._life.process.exitcode is None:  # not join(): whoever joins has been told
             os.sched_yield()
         death = worker.unexpected_death()
         assert death is not None

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from pytest_localcluster import ClusterError, ClusterSpec, LocalCluster, ServerExited, Task
-
 from tests.conformance.conftest import MakeCluster
 
 
@@ -131,11 +130,11 @@ def test_a_token_shows_nowhere(cluster: LocalCluster) -> None:
         repr(server),
         repr(cluster),
         repr(cluster.config),
-        repr(server._assignment),
+        repr(server._life.place.assignment),
         server.log.text(),
     ]
     assert not any(token in text for text in shown)
-    assert token not in repr(server._assignment.context)
+    assert token not in repr(server._life.place.assignment.context)
 
 
 def test_tasks_can_be_found_by_name(cluster: LocalCluster) -> None:

@@ -23,7 +23,6 @@ from pytest_localcluster import (
     Task,
     current_task,
 )
-
 from tests.conformance.conftest import MakeCluster
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import re
 import signal
+from typing import Any
 
 from .._context import TaskContext
 from .._logs import TaskLog
@@ -78,7 +79,7 @@ def with_source(stacks: str) -> str:
     return "\n".join(lines)
 
 
-def _where(context: TaskContext, pid: int | None) -> dict[str, object]:
+def _where(context: TaskContext, pid: int | None) -> dict[str, Any]:
     task = context.task
     address = context.cluster_spec.task_address(task.job, task.index)
     return {"task": str(task), "address": address, "pid": pid}

@@ -154,9 +154,11 @@ class _ThreadProcess:
         future: Future[None] = Future()
         assert self._serving is not None
         try:
-            future.set_result(action(self._serving))
+            action(self._serving)
         except BaseException as error:
             future.set_exception(error)
+        else:
+            future.set_result(None)
         return future
 
     def ask_to_stop(self) -> None:

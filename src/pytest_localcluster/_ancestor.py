@@ -1,0 +1,57 @@
+"""The function that this package descends from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._cluster import LocalCluster
+from ._config import ClusterConfig
+from ._observer import observer
+from ._server import Server
+
+__all__ = ["create_local_cluster"]
+
+
+def create_local_cluster(
+    num_workers: int,
+    num_ps: int,
+    protocol: str = "grpc",
+    worker_config: Any = None,
+    ps_config: Any = None,
+    **config: Any,
+) -> tuple[list[Server], list[Server]]:
+    """Start a cluster as ``tf.test.create_local_cluster`` does.
+
+    Called while a fixture is being set up, its servers live as long as that fixture; called in a
+    test, until the test ends; otherwise until the interpreter exits, or ``server.cluster.stop()``.
+
+    Args:
+        num_workers: tasks of job ``worker``.
+        num_ps: tasks of job ``ps``.
+        protocol: ``"grpc"``.
+        worker_config: a ConfigProto for every worker.
+        ps_config: a ConfigProto for every ps.
+        config: any other field of ClusterConfig.
+
+    Returns:
+        ``(worker_servers, ps_servers)``, each by task index.
+
+    Raises:
+        SpecError: asked for what cannot exist.
+        StartError: a task did not come up.
+        ImportError: portpicker cannot be imported.
+    """
+    base = ClusterConfig().replace(
+        workers=num_workers,
+        ps=num_ps,
+        protocol=protocol,
+        worker_config=worker_config,
+        ps_config=ps_config,
+        **config,
+    )
+    cluster = LocalCluster(base)
+    watcher = observer()
+    if watcher is not None:
+        watcher.created(cluster)
+    cluster.start()
+    return cluster.workers, cluster.ps

@@ -1,0 +1,181 @@
+"""Runs in the forkserver, never in the test process.
+
+The forkserver is a clean interpreter that imports what tasks will need once, and then forks a
+task for each request. It is the tasks' parent: it alone signals and reaps them, so that no
+signal ever meets a process that has taken over the number of a dead one.
+
+Who dies with whom: when the test process goes, however it went, the forkserver sees it (a pidfd
+where there are such, the end of the socket everywhere) and kills the process group of every
+task; when the forkserver goes, the kernel kills the tasks (parent death signal, Linux); a task
+whose control socket ends, ends. So nobody has to come by and clean up.
+
+This module imports little: everything here is paid by the first start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import os
+import pickle
+import selectors
+import signal
+import socket
+import traceback
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+
+from pytest_localcluster._launch.child import Child
+from pytest_localcluster._launch.wire import DUMP_SIGNAL, LAUNCH, REQUEST, STATUS, read_exactly
+
+_GROUP_SIGNALS = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
+
+
+def main(control: int, owner: int, preload: list[str]) -> None:
+    """Be the forkserver of the process ``owner``, which talks over the socket ``control``."""
+    faulthandler.enable()
+    faulthandler.register(DUMP_SIGNAL, all_threads=True)
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    _Forkserver(socket.socket(fileno=control), owner, _preload(preload)).serve()
+
+
+def _preload(modules: list[str]) -> BaseException | None:
+    for module in modules:
+        print(f"importing {module}", flush=True)
+        try:
+            importlib.import_module(module)
+        except BaseException as error:
+            traceback.print_exc()
+            error.add_note(f"while the launcher imported {module!r} ahead for its tasks")
+            return error
+    return None
+
+
+class _Forkserver:
+    """The loop of the forkserver: requests, the deaths of tasks, the death of the owner."""
+
+    def __init__(self, control: socket.socket, owner: int, failure: BaseException | None) -> None:
+        self.control = control
+        self.owner = owner
+        self.failure = failure
+        self.closers: list[Callable[[], None]] = []  # what tasks must not inherit
+        self.pids: dict[int, int] = {}  # by the number that the owner gave the task
+        self.tasks: dict[int, tuple[int, int]] = {}  # pid -> its number and status pipe
+
+    def serve(self) -> None:
+        selector = selectors.DefaultSelector()
+        wakeup, alarm = socket.socketpair()
+        for end in (wakeup, alarm):
+            end.setblocking(False)
+        signal.set_wakeup_fd(alarm.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        selector.register(self.control, selectors.EVENT_READ, self.answer)
+        selector.register(wakeup, selectors.EVENT_READ, lambda: self.reap(wakeup))
+        watch = _watch(self.owner)
+        if watch is not None:
+            selector.register(watch, selectors.EVENT_READ, self.end)
+        if os.getppid() != self.owner:  # it went before we could watch it
+            self.end()
+        self.closers = [item.close for item in (selector, wakeup, alarm, self.control)]
+        if watch is not None:
+            self.closers.append(partial(os.close, watch))
+        while True:
+            for key, _ in selector.select():
+                key.data()
+
+    def answer(self) -> None:
+        try:
+            header, fds, _, _ = socket.recv_fds(self.control, REQUEST.size, 3)
+            if not header:
+                raise EOFError
+            kind, length = REQUEST.unpack(header)
+            request = read_exactly(self.control, length)
+        except (EOFError, OSError):
+            self.end()
+            return
+        if kind == LAUNCH:
+            number, payload = pickle.loads(request)
+            self.launch(number, payload, *fds)
+        else:
+            self.signal(*pickle.loads(request))
+
+    def launch(self, number: int, payload: bytes, control: int, log: int, status: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                parent = os.getppid()
+                signal.set_wakeup_fd(-1)
+                for close in self.closers:
+                    close()
+                for _, other in self.tasks.values():
+                    os.close(other)
+                os.close(status)
+                Child(socket.socket(fileno=control), log, payload, parent, self.failure).run()
+            finally:
+                os._exit(1)
+        self.pids[number] = pid
+        self.tasks[pid] = number, status
+        with contextlib.suppress(BrokenPipeError):
+            os.write(status, STATUS.pack(pid))
+        os.close(control)
+        os.close(log)
+
+    def signal(self, number: int, signum: int) -> None:
+        pid = self.pids.get(number)
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if signum in _GROUP_SIGNALS:
+                with contextlib.suppress(ProcessLookupError):  # not the leader of a group yet
+                    os.killpg(pid, signum)
+            if signum not in _GROUP_SIGNALS or signum == signal.SIGKILL:
+                os.kill(pid, signum)
+
+    def reap(self, wakeup: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while wakeup.recv(4096):
+                pass
+        for pid, code in _reaped(self.tasks):
+            number, status = self.tasks.pop(pid)
+            del self.pids[number]
+            with contextlib.suppress(BrokenPipeError):
+                os.write(status, STATUS.pack(code))
+            os.close(status)
+
+    def end(self) -> None:
+        """Take all tasks along, with the groups that they lead."""
+        for pid in self.tasks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            _kill_group(pid)
+        for pid in self.tasks:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        os._exit(0)
+
+
+def _watch(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when ``pid`` ends; None where there is no such."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+def _reaped(tasks: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Bury the tasks that have ended, with the groups that they lead; yield pids and exit codes."""
+    for pid in list(tasks):
+        if hasattr(os, "waitid"):
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                continue
+            _kill_group(pid)  # while it is a zombie, nobody else can have its number
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            yield pid, os.waitstatus_to_exitcode(status)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)

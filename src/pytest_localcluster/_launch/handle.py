@@ -1,0 +1,233 @@
+"""The test process's handle of a task that is a process: a control socket and a status pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from .. import _pickling
+from .._clock import Deadline
+from .._logs import settle
+from ..errors import ClusterError
+from . import reports
+from .wire import DUMP_SIGNAL, SIGNAL, STATUS, receive, send
+
+if TYPE_CHECKING:
+    from .._logs import TaskLog
+    from .._spec import Task
+    from . import Entry
+    from .process import ProcessLauncher
+
+__all__ = ["ChildProcess"]
+
+
+class ChildProcess:
+    """One task in a process of its own."""
+
+    def __init__(
+        self,
+        launcher: ProcessLauncher,
+        number: int,
+        entry: Entry,
+        log: TaskLog,
+        control: socket.socket,
+        status: int,
+    ) -> None:
+        self._launcher = launcher
+        self._number = number
+        self._context = entry.context
+        self._log = log
+        self._control = control
+        self._status: int | None = status
+        self._ready = False
+        self._stuck = False  # the forkserver never came to fork it
+        self._records: list[int] = []  # the pid, then the exit code
+        self._reading = threading.Lock()
+        self._sending = threading.Lock()
+        self._calls: dict[int, Future[Any]] = {}
+        self._call_numbers = count()
+        self._listener: threading.Thread | None = None
+
+    @property
+    def pid(self) -> int | None:
+        self._read_status()
+        return (self._records[0] or None) if self._records else None
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.wait(Deadline(0))
+
+    def wait(self, deadline: Deadline) -> int | None:
+        while True:
+            self._read_status()
+            if self._status is None:
+                return self._records[1] if len(self._records) == 2 else None
+            if not _readable(self._status, deadline):
+                return None
+
+    def _read_status(self) -> None:
+        """Take in what the status pipe holds; do not wait."""
+        with self._reading:
+            if self._status is None or not _readable(self._status, Deadline(0)):
+                return
+            data = os.read(self._status, 2 * STATUS.size)
+            self._records.extend(record for (record,) in STATUS.iter_unpack(data))
+            if not data:
+                # Without a word: the forkserver was killed, and took its tasks along.
+                self._records = [*(self._records or [0]), -signal.SIGKILL]
+            if len(self._records) == 2:
+                os.close(self._status)
+                self._status = None
+
+    def wait_ready(self, deadline: Deadline) -> None:
+        if not _readable(self._control.fileno(), deadline):
+            raise self._start_timeout(deadline)
+        try:
+            kind, _, *rest = receive(self._control)
+        except (EOFError, ConnectionResetError):
+            code = self.wait(Deadline(1.0))
+            died = reports.exited(self._context, self._log, self.pid, code, " while it started")
+            what = f"it {reports.describe_exit(code)}"
+            raise reports.start_failed(self._context, self._log, self.pid, what) from died
+        if kind == "failed":
+            self.wait(Deadline(1.0))
+            data, text = rest
+            cause = _pickling.load_exception(data, text)
+            what = text.rstrip().rpartition("\n")[2]
+            raise reports.start_failed(self._context, self._log, self.pid, what) from cause
+        self._ready = True
+
+    def _start_timeout(self, deadline: Deadline) -> ClusterError:
+        pid = self.pid
+        if pid is None:  # not even forked: the forkserver is still importing
+            last = self._launcher.said().rstrip().rpartition("\n")[2]
+            stacks = self._launcher.dump_stacks()
+            self._stuck = True
+        else:
+            last = self._log.tail(1).rstrip()
+            mark = self._log.mark()
+            self.signal(DUMP_SIGNAL)
+            stacks = settle(self._log.mark, self._log.since, mark, Deadline(1.0))
+        return reports.start_timeout(
+            self._context, pid, deadline.seconds or 0.0, last, reports.with_source(stacks)
+        )
+
+    def signal(self, signal: int) -> None:
+        self._launcher.request(SIGNAL, (self._number, int(signal)))
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._calls)
+
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Future[Any]:
+        try:
+            call = _pickling.dumps((function, args, dict(kwargs)))
+        except Exception as error:
+            error.add_note(
+                f"{getattr(function, '__qualname__', function)} and its arguments go to "
+                f"{self._context.task} pickled; make what cannot be in the function"
+            )
+            raise
+        return self._ask("call", call)
+
+    def reset(self) -> Future[None]:
+        return self._ask("reset")
+
+    def forget(self, task: Task) -> Future[None]:
+        return self._ask("forget", task)
+
+    def _ask(self, kind: str, *rest: object) -> Future[Any]:
+        number = next(self._call_numbers)
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        self._calls[number] = future
+        if self._listener is None:
+            self._listener = threading.Thread(
+                target=self._listen, name=f"results of {self._context.task}", daemon=True
+            )
+            self._listener.start()
+        try:
+            self._tell(kind, number, *rest)
+        except OSError:
+            self._bury()
+        return future
+
+    def _tell(self, *message: object) -> None:
+        with self._sending:
+            send(self._control, message)
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                kind, number, *rest = receive(self._control)
+            except (EOFError, OSError):
+                break
+            future = self._calls.pop(number)
+            try:
+                if kind == "returned":
+                    future.set_result(_pickling.loads(rest[0]))
+                else:
+                    future.set_exception(self._raised(*rest))
+            except Exception as error:  # the result would not be read
+                future.set_exception(error)
+        self._bury()
+
+    def _raised(self, data: bytes, text: str) -> BaseException:
+        error = _pickling.load_exception(data, text)
+        if error is None:
+            last = text.rstrip().rpartition("\n")[2]
+            error = ClusterError(
+                f"{self._context.task} raised what cannot be brought here: {last}",
+                task=str(self._context.task),
+                evidence=text,
+                remedy="raise an exception that pickle can take apart and put together again",
+            )
+        return error
+
+    def _bury(self) -> None:
+        """Tell all who wait for a result that none will come."""
+        code = self.wait(Deadline(1.0))
+        while self._calls:
+            with contextlib.suppress(KeyError):
+                _, future = self._calls.popitem()
+                future.set_exception(reports.exited(self._context, self._log, self.pid, code))
+
+    def ask_to_stop(self) -> None:
+        if self._stuck:
+            self._launcher.abandon()
+        elif not self._ready:
+            self.signal(signal.SIGKILL)  # it would not listen before it serves
+        else:
+            with contextlib.suppress(OSError):
+                self._tell("stop", 0)
+
+    def close(self) -> None:
+        if self.exitcode is None:
+            self.signal(signal.SIGKILL)
+            self.wait(Deadline(5.0))
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # wakes the listener
+        if self._listener is not None and self._listener is not threading.current_thread():
+            self._listener.join()
+        self._control.close()
+        with self._reading:
+            if self._status is not None:
+                os.close(self._status)
+                self._status = None
+
+
+def _readable(fd: int, deadline: Deadline) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    left = deadline.remaining()
+    return bool(poller.poll(None if left is None else left * 1000))

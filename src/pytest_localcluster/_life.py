@@ -1,0 +1,172 @@
+"""Life: one task's process, through all its starts and ends."""
+
+from __future__ import annotations
+
+import enum
+import signal as signals
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ._clock import Deadline
+from ._launch import Entry, Launcher, Process
+from ._launch.reports import exited
+from .errors import ServerExited, StopError
+
+if TYPE_CHECKING:
+    from ._logs import TaskLog
+    from ._setup import Place
+    from ._spec import Task
+
+__all__ = ["Life", "State"]
+
+
+class State(enum.Enum):
+    """What was last done to a task; what it does on its own shows in its process."""
+
+    NEW = "not started"
+    STARTING = "starting"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    KILLED = "killed"
+    STOPPED = "stopped"
+
+
+class Life:
+    """Starts and ends one task, any number of times, and knows which of its deaths were asked for.
+
+    Attributes:
+        place: what the cluster made ready for the task.
+        process: its last process, None before the first.
+        state: what was last done to it.
+        forgiven: whether its death is no surprise: it was asked for, or the test knows of it.
+    """
+
+    def __init__(self, place: Place, log: TaskLog) -> None:
+        self.place = place
+        self.log = log
+        self.process: Process | None = None
+        self.state = State.NEW
+        self.forgiven = False
+
+    @property
+    def task(self) -> Task:
+        """Whose life it is."""
+        return self.place.assignment.context.task
+
+    def is_alive(self) -> bool:
+        """Tell whether there is a process that has not ended."""
+        return self.process is not None and self.process.exitcode is None
+
+    def launch(self) -> None:
+        """Start the task without waiting for it."""
+        assignment, runtime, launcher, lease = self.place
+        lease.hand_over()
+        self.state = State.STARTING
+        self.forgiven = False
+        entry = Entry(partial(runtime.serve, assignment), assignment.context)
+        self.process = launcher.launch(entry, self.log)
+
+    def wait_ready(self, deadline: Deadline) -> None:
+        """Wait until the task serves; a StartError tells why it does not."""
+        assert self.process is not None
+        self.process.wait_ready(deadline)
+        self.state = State.RUNNING
+
+    def ask_to_stop(self) -> None:
+        """Ask the task to end, without waiting for it; what cannot listen is killed."""
+        if self.process is None or not self.is_alive():
+            return
+        if self.state is State.SUSPENDED:
+            self.process.signal(signals.SIGKILL)
+        else:
+            self.process.ask_to_stop()
+        self.state = State.STOPPED
+
+    def finish(self, deadline: Deadline) -> None:
+        """Wait for the end that was asked for, force it at the deadline, give everything back."""
+        process = self.process
+        if process is None:
+            return
+        process.wait(deadline)
+        process.close()
+        if process.exitcode is None:
+            raise StopError(
+                f"{self.task} outlived SIGKILL",
+                task=str(self.task),
+                address=self.place.lease.address,
+                pid=process.pid,
+                survivors=(str(self.task),),
+                remedy="look what the kernel has it wait for: /proc/PID/stack",
+            )
+        if self.state is State.STARTING:
+            self.state = State.STOPPED
+
+    def kill(self, signal: int, deadline: Deadline) -> None:
+        """Send a signal that the task may die of; after SIGKILL it is dead by the deadline."""
+        process = self.living("kill")
+        process.signal(signal)
+        self.forgive()
+        if signal == signals.SIGKILL:
+            self.state = State.KILLED
+            process.wait(deadline)
+
+    def suspend(self) -> None:
+        """Stop the task in its tracks."""
+        self.living("suspend").signal(signals.SIGSTOP)
+        self.state = State.SUSPENDED
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.living("resume").signal(signals.SIGCONT)
+        self.state = State.RUNNING
+
+    def reset(self) -> Future[None] | None:
+        """Begin going back to the state just after start; None if only a restart would do."""
+        if not self.place.runtime.resets_in_place or not self._listens():
+            return None
+        assert self.process is not None
+        return None if self.process.busy else self.process.reset()
+
+    def forget(self, peer: Task) -> Future[None] | None:
+        """Begin dropping what the task knows of a restarted peer; None if it cannot listen."""
+        if not self._listens():
+            return None
+        assert self.process is not None
+        return self.process.forget(peer)
+
+    def _listens(self) -> bool:
+        return self.state is State.RUNNING and self.is_alive()
+
+    def living(self, verb: str) -> Process:
+        """Return the process; ServerExited if there is none to ``verb``."""
+        if self.process is None or not self.is_alive():
+            raise self._exited(f"; there is nothing to {verb}")
+        return self.process
+
+    def forgive(self) -> None:
+        """Let its death count as no surprise."""
+        self.forgiven = True
+
+    def unexpected_death(self) -> ServerExited | None:
+        """Return the report of a death that nobody asked for or was told of, if there was one."""
+        lives = self.state in (State.RUNNING, State.SUSPENDED)
+        if lives and not self.forgiven and not self.is_alive():
+            return self._exited(" on its own")
+        return None
+
+    def _exited(self, doing: str) -> ServerExited:
+        context, process = self.place.assignment.context, self.process
+        if process is None or self.state in (State.STOPPED, State.NEW):
+            return ServerExited(f"{self.task} is {self.state.value}{doing}", task=str(self.task))
+        return exited(context, self.log, process.pid, process.exitcode, doing)
+
+    def status(self) -> str:
+        """Say how it is: ``running, pid 812``."""
+        process, state = self.process, self.state.value
+        if process is None:
+            return state
+        if process.exitcode is None:
+            return f"{state}, pid {process.pid}"
+        dead = self.state in (State.RUNNING, State.SUSPENDED)
+        return f"{'dead' if dead else state}, exit code {process.exitcode}"

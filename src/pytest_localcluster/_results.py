@@ -1,0 +1,114 @@
+"""Waiting for what tasks were told to do, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any, Protocol, TypeVar
+
+from ._clock import Deadline
+from ._spec import Task
+from .errors import ClusterError, ServerExited, StopError
+
+__all__ = ["Result", "failure", "gather", "survivors"]
+
+T = TypeVar("T")
+
+
+class _Server(Protocol):
+    """What a report says of a server."""
+
+    task: Task
+    address: str
+
+    @property
+    def pid(self) -> int | None:
+        """Its process."""
+
+    def unfinished(self, timeout: float | None) -> TimeoutError:
+        """Return the error for a function that did not end in time."""
+
+
+S = TypeVar("S", bound=_Server)
+
+
+class Result(Future[T]):
+    """What a submitted function returns.
+
+    Args:
+        source: where the result comes from.
+        told: called when somebody learns from it that the task died.
+    """
+
+    def __init__(self, source: Future[T], told: Callable[[], None]) -> None:
+        super().__init__()
+        self._told = told
+        self.set_running_or_notify_cancel()
+        source.add_done_callback(self._take)
+
+    def _take(self, source: Future[T]) -> None:
+        error = source.exception()
+        if error is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(source.result())
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the result, or raise what the function raised."""
+        try:
+            return super().result(timeout)
+        except ServerExited:
+            self._told()
+            raise
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the function raised, None if it returned."""
+        error = super().exception(timeout)
+        if isinstance(error, ServerExited):
+            self._told()
+        return error
+
+
+def failure(futures: Mapping[S, Future[None]], deadline: Deadline) -> ClusterError | None:
+    """Wait for what several servers were told to do; return the first failure."""
+    for server, future in futures.items():
+        try:
+            future.result(deadline.remaining())
+        except ClusterError as error:
+            return error
+        except FutureTimeout:
+            return ClusterError(
+                f"{server.task} did not answer within {deadline.seconds} s",
+                task=str(server.task),
+                address=server.address,
+                pid=server.pid,
+                remedy="read its log; restart() it",
+            )
+    return None
+
+
+def gather(futures: Mapping[S, Future[T]], timeout: float | None) -> list[T]:
+    """Return what all servers return; raise the first failure at once, whichever it comes from."""
+    wait(futures.values(), timeout, FIRST_EXCEPTION)
+    for server, future in futures.items():
+        error = future.exception() if future.done() else None
+        if error is not None:
+            error.add_note(f"raised in {server.task}")
+            raise error
+    for server, future in futures.items():
+        if not future.done():
+            raise server.unfinished(timeout)
+    return [future.result() for future in futures.values()]
+
+
+def survivors(failures: list[StopError]) -> StopError:
+    """Return one error for all tasks that would not stop."""
+    if len(failures) == 1:
+        return failures[0]
+    names = tuple(name for failure in failures for name in failure.survivors)
+    return StopError(
+        f"{len(failures)} tasks would not stop: {', '.join(names)}",
+        survivors=names,
+        evidence="\n".join(str(failure) for failure in failures),
+    )

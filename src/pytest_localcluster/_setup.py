@@ -1,0 +1,132 @@
+"""Everything a cluster has before its first task runs: ports, addresses, logs, assignments."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import _channel, _context, _ports
+from ._config import ClusterConfig
+from ._context import TaskContext
+from ._launch import Launcher, find_launcher
+from ._logs import TaskLog
+from ._ports import PortLease
+from ._proto.config_pb2 import ConfigProto
+from ._proto.server_pb2 import ServerDef
+from ._runtimes import Assignment, Runtime, find_runtime
+from ._spec import ClusterSpec, Task
+
+__all__ = ["Place", "client_environment", "find_runtimes", "lease_places", "open_logs"]
+
+
+class Place(NamedTuple):
+    """What is made ready for one task, for all its starts."""
+
+    assignment: Assignment
+    runtime: Runtime
+    launcher: Launcher
+    lease: PortLease
+
+
+def find_runtimes(config: ClusterConfig) -> dict[str, Runtime]:
+    """Return the runtime of each job; SpecError if one of them cannot serve such a cluster."""
+    wanted: Mapping[str, Any] = (
+        config.runtime
+        if isinstance(config.runtime, Mapping)
+        else dict.fromkeys(config.counts(), config.runtime)
+    )
+    runtimes = {job: find_runtime(runtime) for job, runtime in wanted.items()}
+    for runtime in {id(runtime): runtime for runtime in runtimes.values()}.values():
+        runtime.check(config)
+    return runtimes
+
+
+def lease_places(
+    config: ClusterConfig, runtimes: Mapping[str, Runtime], token: str, undo: ExitStack
+) -> tuple[ClusterSpec, list[Place]]:
+    """Lease the ports and tell each task who it is; ``undo`` learns how to take it back."""
+    tasks = config.tasks()
+    # The last lease is MASTER_PORT, for the collectives that the workers may want to form.
+    leases = _ports.lease_ports(len(tasks) + bool(config.workers))
+    addresses: dict[str, list[str]] = {job: [] for job in config.counts()}
+    for lease in leases:
+        undo.callback(lease.release)
+    for task, lease in zip(tasks, leases, strict=False):
+        addresses[task.job].append(lease.address)
+        _context.register_token(lease.address, token)
+        undo.callback(_context.forget_token, lease.address)
+        undo.callback(_channel.close_all, lease.address)
+    spec = ClusterSpec(addresses)
+    places = []
+    for task, lease in zip(tasks, leases, strict=False):
+        runtime = runtimes[task.job]
+        env = _task_environment(config, spec, task, token, leases[-1].port)
+        context = TaskContext(task, spec, runtime.target(lease.address), env)
+        preload = tuple(dict.fromkeys((*runtime.preload, *config.preload)))
+        places.append(
+            Place(
+                Assignment(context, _server_def(config, spec, task), token),
+                runtime,
+                find_launcher(config.launcher, preload),
+                lease,
+            )
+        )
+    return spec, places
+
+
+def open_logs(tasks: list[Task], directory: Path | None, undo: ExitStack) -> list[TaskLog]:
+    """Make a log for each task, in ``directory`` to stay, otherwise to go with the cluster."""
+    kept = directory is not None
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+    else:
+        directory = Path(tempfile.mkdtemp(prefix="pytest-localcluster-"))
+        undo.callback(directory.rmdir)
+    logs = []
+    for task in tasks:
+        log = TaskLog(directory / f"{task.job}-{task.index}.log")
+        logs.append(log)
+        if not kept:
+            undo.callback(log.remove)
+    return logs
+
+
+def client_environment(spec: ClusterSpec, token: str, task: Task | None = None) -> dict[str, str]:
+    """Return what lets a process dial the tasks of a cluster, as one of them if ``task`` is given."""
+    return {"TF_CONFIG": spec.tf_config(task), _context.TOKEN_VARIABLE: token}
+
+
+def _task_environment(
+    config: ClusterConfig, spec: ClusterSpec, task: Task, token: str, master_port: int
+) -> dict[str, str]:
+    """Return what the cluster, and then the config, add to a task's environment."""
+    env = client_environment(spec, token, task)
+    if task.job == "worker":
+        env |= {
+            "RANK": str(task.index),
+            "LOCAL_RANK": str(task.index),
+            "WORLD_SIZE": str(config.workers),
+            "LOCAL_WORLD_SIZE": str(config.workers),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(master_port),
+        }
+    return env | config.environment(task)
+
+
+def _server_def(config: ClusterConfig, spec: ClusterSpec, task: Task) -> bytes:
+    server_def = ServerDef(
+        cluster=spec.as_cluster_def(),
+        job_name=task.job,
+        task_index=task.index,
+        protocol=config.protocol,
+    )
+    given = {"worker": config.worker_config, "ps": config.ps_config}.get(task.job)
+    if given is not None:
+        # By way of bytes, since it may be TensorFlow's own message.
+        server_def.default_session_config.CopyFrom(
+            ConfigProto.FromString(given.SerializeToString())
+        )
+    return server_def.SerializeToString()
