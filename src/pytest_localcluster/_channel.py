@@ -32,8 +32,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # and a restarted task would be taken for dead for seconds.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 100),
+    # Not grpc.min_reconnect_backoff_ms: in truth it is how long a connection may take to come up,
+    # and a task on a busy machine, or a suspended one, would be taken for dead after 100 ms.
 )
 
 

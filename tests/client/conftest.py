@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pytest_localcluster import ClusterSpec, ConfigProto, Session, Task
-from pytest_localcluster import _channel, _context, _ports
+from pytest_localcluster import ClusterSpec, ConfigProto, Session, Task, _channel, _context, _ports
 from pytest_localcluster._context import TaskContext
 from pytest_localcluster._proto.server_pb2 import ServerDef
 from pytest_localcluster._runtimes import Assignment, Serving
@@ -73,7 +72,7 @@ def all_tasks() -> Iterator[Tasks]:
                 undo.callback(_channel.close_all, lease.address)
         for task in tasks.leases:
             tasks.start(task)
-            undo.callback(lambda task=task: tasks.serving[task].stop())
+            undo.callback(tasks.stop, task)
         yield tasks
 
 
@@ -86,5 +85,5 @@ def tasks(all_tasks: Tasks) -> Tasks:
 
 @pytest.fixture
 def session(tasks: Tasks) -> Iterator[Session]:
-    with Session(tasks.target()) as session:
+    with Session(tasks.target(), config=ConfigProto(operation_timeout_in_ms=60000)) as session:
         yield session

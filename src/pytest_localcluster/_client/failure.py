@@ -78,4 +78,3 @@ _EXPLAIN: dict[grpc.StatusCode, Callable[[str, str, str, float | None], str]] = 
     grpc.StatusCode.CANCELLED: _cancelled,
     grpc.StatusCode.UNIMPLEMENTED: _unimplemented,
 }
-

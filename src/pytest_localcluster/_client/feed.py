@@ -57,7 +57,7 @@ def _cast(
     have = array.dtype
     if have == wanted:
         return array
-    if wanted.itemsize == 0 and have.kind == wanted.kind:  # strings of whatever width they have
+    if have.kind == wanted.kind and _is_open(wanted):
         return array
     literal = not isinstance(value, (np.ndarray, np.generic))
     if array.size == 0 and literal:  # an empty list has no dtype, whatever NumPy says
@@ -77,6 +77,11 @@ def _cast(
         f"has dtype {wanted} and was fed {have}, which NumPy does not cast to it by 'same_kind': "
         "cast it yourself with astype if you mean it",
     )
+
+
+def _is_open(dtype: np.dtype[Any]) -> bool:
+    """Tell whether a dtype leaves something to the value: a string's width, a date's unit."""
+    return dtype.itemsize == 0 or (dtype.kind in "mM" and np.datetime_data(dtype)[0] == "generic")
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

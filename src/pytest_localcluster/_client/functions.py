@@ -17,7 +17,7 @@ Function = Callable[..., Any]
 
 
 @overload
-def function(fn: Function, *, num_outputs: int = 1, name: str | None = None) -> Function: ...
+def function(fn: Function, num_outputs: int = 1, name: str | None = None) -> Function: ...
 @overload
 def function(
     *, num_outputs: int = 1, name: str | None = None

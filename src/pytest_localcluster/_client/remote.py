@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +29,21 @@ if TYPE_CHECKING:
     from .operation import Operation
     from .plan import Plan
 
-__all__ = ["Remote"]
+__all__ = ["Feed", "Remote", "in_time"]
 
 Feed = tuple[str, "np.ndarray[Any, Any]"]
+
+
+@contextmanager
+def in_time(lock: threading.Lock, deadline: Deadline, why_not: str) -> Iterator[None]:
+    """Hold ``lock``; DeadlineExceededError with ``why_not`` if it is not to be had in time."""
+    left = deadline.remaining()
+    if not lock.acquire(timeout=-1 if left is None else left):
+        raise DeadlineExceededError(f"{why_not} after {deadline.seconds} s")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Remote:
@@ -47,30 +60,27 @@ class Remote:
         self._keys = itertools.count()
         self.handle = ""
 
-    def create(self, config: ConfigProto | None, deadline: Deadline) -> None:
-        """Open the session at the master."""
+    def create(self, config: ConfigProto | None, plan: Plan | None, deadline: Deadline) -> None:
+        """Open the session at the master, with what ``plan`` needs if that fits into a message."""
         request = CreateSessionRequest(config=config)
+        first = (
+            [] if plan is None or any(map(stored_constant, plan.operations)) else plan.operations
+        )
+        request.graph_def.node.extend(encode(first, self._names))
         response = self._connection.call("CreateSession", request, deadline, "opening a session")
         self.handle = response.session_handle
+        self._sent.update(map(self._names.of, first))
 
     def prepare(self, plan: Plan, deadline: Deadline) -> None:
         """Send the master what it does not have yet of what the plan needs."""
         if plan.ready_at is self:
             return
-        left = deadline.remaining()
-        if not self._lock.acquire(timeout=-1 if left is None else left):
-            raise DeadlineExceededError(
-                f"another thread was still sending its graph to {self._connection.target} "
-                f"after {deadline.seconds} s"
-            )
-        try:
+        with in_time(self._lock, deadline, "another thread was still sending its graph"):
             new = [op for op in plan.operations if plan.names[op] not in self._sent]
             if new:
                 self._extend(new, deadline)
                 self._sent.update(plan.names[op] for op in new)
             plan.ready_at = self
-        finally:
-            self._lock.release()
 
     def _extend(self, operations: Sequence[Operation], deadline: Deadline) -> None:
         for op in filter(stored_constant, operations):

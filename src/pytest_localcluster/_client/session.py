@@ -21,7 +21,7 @@ from .failure import UnknownSession
 from .feed import as_feed, check_key
 from .nodes import Names
 from .plan import Plan, key_of
-from .remote import Feed, Remote
+from .remote import Feed, Remote, in_time
 
 __all__ = ["DeviceAttributes", "Session"]
 
@@ -232,27 +232,29 @@ class Session:
                 raise
             return remote.step(plan, feeds, deadline)
 
-        return plan.build(self._with_remote(step, deadline))
+        return plan.build(self._with_remote(step, deadline, plan))
 
-    def _with_remote(self, use: Callable[[Remote], Any], deadline: Deadline) -> Any:
+    def _with_remote(
+        self, use: Callable[[Remote], Any], deadline: Deadline, plan: Plan | None = None
+    ) -> Any:
         """Call ``use`` with this session's other half; once more if the master had forgotten it.
 
         A master that was restarted or reset refuses an old handle before it does anything: only
         for that reason may a step be tried again, since it would otherwise run twice.
         """
-        remote = self._remote or self._open(deadline)
+        remote = self._remote or self._open(deadline, plan)
         try:
             return use(remote)
         except UnknownSession:
             self._forget(remote)
-        return use(self._remote or self._open(deadline))
+        return use(self._remote or self._open(deadline, plan))
 
-    def _open(self, deadline: Deadline) -> Remote:
-        with self._opening:
+    def _open(self, deadline: Deadline, plan: Plan | None) -> Remote:
+        with in_time(self._opening, deadline, "another thread was still opening the session"):
             remote = self._remote
             if remote is None:
                 remote = Remote(self._connection, self._names)
-                remote.create(self._config, deadline)
+                remote.create(self._config, plan, deadline)
                 self._remote = remote
             return remote
 
