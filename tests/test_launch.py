@@ -219,9 +219,7 @@ def test_nobody_survives_the_test_process(tmp_path: Path, end: str) -> None:
     )
     import subprocess
 
-    done = subprocess.run(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 5, done.stderr
     for pid in pids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from pytest_localcluster import PortError, PortLease, _ports, lease_port
 
 
 @pytest.fixture(autouse=True)
-def default_candidates() -> Iterator[None]:
+def own_candidates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Begin at the start of a range also in a worker, and leave none behind."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     yield
     _ports.configure(None)
 
@@ -209,7 +212,8 @@ def test_where_ports_are_held_handing_over_changes_nothing(lease: PortLease) -> 
 
 def _free_range(size: int) -> tuple[int, int]:
     """Find ``size`` free ports in a row, below those that the kernel hands out."""
-    for low in range(21000, 30000, size):
+    start = 20000 + os.getpid() % 1000 * 10  # another worker looks elsewhere
+    for low in range(start, 32000, size):
         held = [_ports._hold(port) for port in range(low, low + size)]
         for sock in held:
             if sock is not None:

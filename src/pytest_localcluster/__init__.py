@@ -5,7 +5,8 @@ The layout, floor by floor; a file imports lower floors only::
     errors, _spec, _config, _clock, _observer, _proto   words; the standard library only
     _ports, _logs, _context, _pickling, _channel,
     _tensors, _graph                                    the machine and the wire
-    _client | _launch | _runtimes                       what a test says | where a task runs | what it serves
+    _client | _launch | _runtimes                       what a test says | where a task runs |
+                                                        what it serves
     _setup, _life, _results,
     _server, _cluster, _ancestor                        one task's life; all their lives
     plugin                                              the pytest face
@@ -103,6 +104,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    if isinstance(value, type) and _HOME[name] != "_proto.config_pb2":
+        value.__module__ = __name__  # what users import is what reprs and tracebacks should show
     globals()[name] = value
     return value
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._cluster import LocalCluster
 from ._config import ClusterConfig
 from ._observer import observer
-from ._server import Server
+
+if TYPE_CHECKING:
+    from ._server import Server
 
 __all__ = ["create_local_cluster"]
 

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Deadline", "now", "poll"]
 
 T = TypeVar("T")
 
 now = time.monotonic
+_LIFETIME = 3e9
 
 
 class Deadline:
     """A moment by which something must have happened; made once and handed down.
 
     Args:
-        seconds: how long from now; None is never.
+        seconds: how long from now; None is never, and so is more than a lifetime, which is
+            how gRPC tells that a call has no deadline.
     """
 
-    __slots__ = ("_end", "_start", "seconds")
+    __slots__ = ("_end", "seconds")
 
     def __init__(self, seconds: float | None) -> None:
+        if seconds is not None and seconds > _LIFETIME:
+            seconds = None
         self.seconds = seconds
-        self._start = now()
-        self._end = None if seconds is None else self._start + seconds
+        self._end = None if seconds is None else now() + seconds
 
     def remaining(self) -> float | None:
         """Return the seconds left, never below 0; None if there is no end."""
@@ -34,15 +39,6 @@ class Deadline:
     def expired(self) -> bool:
         """Tell whether the moment has passed."""
         return self._end is not None and now() >= self._end
-
-    def elapsed(self) -> float:
-        """Return the seconds since this deadline was made."""
-        return now() - self._start
-
-    def sooner(self, seconds: float) -> Deadline:
-        """Return a deadline ``seconds`` from now, or this one's end if that comes first."""
-        left = self.remaining()
-        return Deadline(seconds if left is None else min(seconds, left))
 
 
 def poll(check: Callable[[], T], deadline: Deadline, interval: float = 0.002) -> T:

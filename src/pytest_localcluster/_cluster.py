@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import atexit
-import os
 import secrets
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ._clock import Deadline, now
 from ._config import ClusterConfig
+from ._life import end_all, wait_all_ready
 from ._observer import observer
-from ._results import failure, gather, survivors
+from ._results import failure, gather
 from ._server import Server
 from ._setup import client_environment, find_runtimes, lease_places, open_logs
 from ._spec import ClusterSpec, Task
 from .errors import ClusterError, PortError, SpecError, StartError, StopError
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from ._client import Session
@@ -99,9 +100,7 @@ class LocalCluster:
         yield self.workers
         yield self.ps
 
-    # Life.
-
-    def start(self) -> LocalCluster:
+    def start(self) -> Self:
         """Start all tasks at once; return when all are ready.
 
         Raises:
@@ -113,20 +112,16 @@ class LocalCluster:
         began = now()
         try:
             self._start()
-        except (StartError, PortError) as error:
-            if not isinstance(error, PortError) and not isinstance(error.__cause__, PortError):
+        except StartError as error:
+            if not isinstance(error.__cause__, PortError):
                 raise
-            # A stranger took one of our ports by name before our server listened.
-            try:
-                self._start()
-            except Exception as second:
-                raise second from error
+            self._start()  # a stranger took one of our ports by name before our server listened
         self.start_seconds = now() - began
         return self
 
     def _start(self) -> None:
         with ExitStack() as undo:
-            undo.callback(self._clear)
+            undo.callback(setattr, self, "_open", None)
             watcher = observer()
             self._spec, places = lease_places(self.config, self._runtimes, self._token, undo)
             if self.log_dir is None and watcher is not None:
@@ -144,7 +139,7 @@ class LocalCluster:
                 server._life.launch()
             if watcher is not None:
                 watcher.launched(self)
-            self._wait_ready(deadline)
+            wait_all_ready([server._life for server in self.servers], deadline)
             self._open = undo.pop_all()
         _running.add(self)
 
@@ -155,18 +150,6 @@ class LocalCluster:
                 (runtime.start_timeout for runtime in self._runtimes.values()), default=10
             )
         return Deadline(seconds)
-
-    def _wait_ready(self, deadline: Deadline) -> None:
-        late: StartError | None = None
-        for server in self.servers:
-            try:
-                server._life.wait_ready(deadline)
-            except TimeoutError as error:
-                # Another one's death, if there is one, tells more than this one's waiting.
-                if late is None and isinstance(error, StartError):
-                    late = error
-        if late is not None:
-            raise late
 
     def stop(self) -> None:
         """Stop all tasks and give everything back. Idempotent.
@@ -185,23 +168,10 @@ class LocalCluster:
             self.stop_seconds = now() - began
 
     def _end(self) -> None:
-        """Ask all, wait for all, kill what is left; the last one started goes first."""
-        deadline = Deadline(self.config.stop_timeout / 2)
-        failures = []
-        for server in reversed(self.servers):
-            server._life.ask_to_stop()
-        for server in reversed(self.servers):
-            try:
-                server._life.finish(deadline)
-            except StopError as error:
-                failures.append(error)
-        if failures:
-            raise survivors(failures)
+        lives = [server._life for server in reversed(self.servers)]  # the last started goes first
+        end_all(lives, Deadline(self.config.stop_timeout / 2))
 
-    def _clear(self) -> None:
-        self._open = None
-
-    def __enter__(self) -> LocalCluster:
+    def __enter__(self) -> Self:
         return self.start() if self._open is None else self
 
     def __exit__(
@@ -217,8 +187,6 @@ class LocalCluster:
             raise ClusterError(
                 f"this cluster is not running, and cannot {verb}", remedy="start() it first"
             )
-
-    # Use.
 
     def session(self, task: str | Task | Server = "/job:worker/task:0", **options: Any) -> Session:
         """Return a new Session to a task's target; it closes with the cluster.

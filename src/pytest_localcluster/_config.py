@@ -46,7 +46,7 @@ class ClusterConfig:
         stop_timeout: seconds after which nothing of the cluster may be left.
         env: environment variables for the tasks: a mapping, or a function of the Task that
             returns one.
-        preload: modules to import once, before any task is forked, so that tasks have them at no cost.
+        preload: modules to import once, before any task is forked, so that tasks get them free.
         links: whether tasks see each other through links that can be cut (not built yet).
 
     Raises:
@@ -111,7 +111,8 @@ class ClusterConfig:
             if job in jobs:
                 if value is not _ONE:
                     raise SpecError(
-                        f"job {job!r} is asked for twice: {name}={value!r} and jobs[{job!r}]={jobs[job]}",
+                        f"job {job!r} is asked for twice: {name}={value!r} "
+                        f"and jobs[{job!r}]={jobs[job]}",
                         remedy=f"keep one of the two, {name} for short",
                     )
                 value = jobs.pop(job)
@@ -193,9 +194,9 @@ def _count(name: str, value: object) -> int:
 
 
 def _seconds(name: str, value: object) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if 0 < value and math.isfinite(value):
-            return float(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and 0 < value < math.inf:  # type: ignore[operator]  # a number, as just seen
+        return float(value)  # type: ignore[arg-type]
     raise SpecError(
         f"{name}={value!r} is no time to wait", remedy="use a number of seconds above 0"
     )

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import enum
 import signal as signals
-from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ._clock import Deadline
-from ._launch import Entry, Launcher, Process
+from ._launch import Entry, Process
 from ._launch.reports import exited
-from .errors import ServerExited, StopError
+from .errors import ServerExited, StartTimeout, StopError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+
+    from ._clock import Deadline
     from ._logs import TaskLog
     from ._setup import Place
     from ._spec import Task
 
-__all__ = ["Life", "State"]
+__all__ = ["Life", "State", "end_all", "wait_all_ready"]
 
 
 class State(enum.Enum):
@@ -170,3 +172,39 @@ class Life:
             return f"{state}, pid {process.pid}"
         dead = self.state in (State.RUNNING, State.SUSPENDED)
         return f"{'dead' if dead else state}, exit code {process.exitcode}"
+
+
+def wait_all_ready(lives: Sequence[Life], deadline: Deadline) -> None:
+    """Wait until all tasks serve.
+
+    Another one's death, if there is one, tells more than that one was waited for in vain.
+    """
+    late: StartTimeout | None = None
+    for life in lives:
+        try:
+            life.wait_ready(deadline)
+        except StartTimeout as error:
+            late = late or error
+    if late is not None:
+        raise late
+
+
+def end_all(lives: Sequence[Life], deadline: Deadline) -> None:
+    """Ask all, wait for all, kill at the deadline what is left; one StopError names what stays."""
+    failures = []
+    for life in lives:
+        life.ask_to_stop()
+    for life in lives:
+        try:
+            life.finish(deadline)
+        except StopError as error:
+            failures.append(error)
+    if len(failures) > 1:
+        names = tuple(name for failure in failures for name in failure.survivors)
+        raise StopError(
+            f"{len(failures)} tasks would not stop: {', '.join(names)}",
+            survivors=names,
+            evidence="\n".join(str(failure) for failure in failures),
+        )
+    for failure in failures:
+        raise failure

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ._clock import Deadline, poll
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 __all__ = ["Follower", "TaskLog", "follow", "settle"]
 
@@ -26,7 +29,7 @@ class TaskLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._remains: tuple[int, bytes] | None = None
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600))
 
     def open(self) -> int:
         """Return a new descriptor that appends to the file; the caller closes it."""

@@ -5,10 +5,11 @@ It is a room of its own, so that the plugin can listen without importing what a 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ._cluster import LocalCluster
 
 __all__ = ["Observer", "observe", "observer"]

@@ -16,10 +16,10 @@ import sys
 import sysconfig
 import threading
 import traceback
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
@@ -31,9 +31,12 @@ from cloudpickle.cloudpickle import (
 
 from .errors import RemoteTraceback, rebuild
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = ["dump_exception", "dumps", "dumps_back", "load_exception", "loads"]
 
-_HERE = os.path.dirname(__file__)
+_HERE = str(Path(__file__).parent)
 _INSTALLED = tuple(
     {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
@@ -110,7 +113,7 @@ class _BackPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle ha
 
 
 def _would_not_come_back(kind: type[BaseException]) -> bool:
-    """Tell whether an exception has an ``__init__`` of its own that pickle would call with ``args``."""
+    """Tell whether pickle would call an ``__init__`` of the exception's own, with ``args``."""
     return kind.__reduce__ is BaseException.__reduce__ and isinstance(kind.__init__, FunctionType)
 
 
@@ -145,7 +148,7 @@ def _test_modules(loaded: int) -> tuple[ModuleType, ...]:
         for name, module in list(sys.modules.items())
         if _is_rewritten(module)
         and (
-            os.path.basename(module.__file__ or "") == "conftest.py"
+            Path(module.__file__ or "").name == "conftest.py"
             or name.rpartition(".")[2].startswith("test_")
             or name.endswith("_test")
         )
@@ -153,7 +156,7 @@ def _test_modules(loaded: int) -> tuple[ModuleType, ...]:
 
 
 def _is_rewritten(module: Any) -> bool:
-    """Tell whether pytest loaded this module as test code, so that a task could not import the same."""
+    """Tell whether pytest loaded this module as test code, which a task cannot import alike."""
     loader = getattr(getattr(module, "__spec__", None), "loader", None)
     if type(loader).__name__ != "AssertionRewritingHook":
         return False

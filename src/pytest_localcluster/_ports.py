@@ -22,13 +22,13 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from .errors import PortError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 __all__ = ["PortLease", "configure", "lease_port", "lease_ports", "system_holds_ports"]
@@ -92,7 +92,7 @@ class PortLease:
         if self._picked:
             _return_port(self.port)
 
-    def __enter__(self) -> PortLease:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -141,8 +141,7 @@ def lease_ports(count: int) -> list[PortLease]:
     """Lease ``count`` free ports, all or none."""
     leases: list[PortLease] = []
     try:
-        for _ in range(count):
-            leases.append(lease_port())
+        leases.extend(lease_port() for _ in range(count))  # one by one, so all are known
     except BaseException:
         for lease in leases:
             lease.release()

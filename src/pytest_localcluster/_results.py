@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from ._clock import Deadline
-from ._spec import Task
-from .errors import ClusterError, ServerExited, StopError
+from .errors import ClusterError, ServerExited
 
-__all__ = ["Result", "failure", "gather", "survivors"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ._clock import Deadline
+    from ._spec import Task
+
+__all__ = ["Result", "failure", "gather"]
 
 T = TypeVar("T")
 
@@ -100,15 +103,3 @@ def gather(futures: Mapping[S, Future[T]], timeout: float | None) -> list[T]:
         if not future.done():
             raise server.unfinished(timeout)
     return [future.result() for future in futures.values()]
-
-
-def survivors(failures: list[StopError]) -> StopError:
-    """Return one error for all tasks that would not stop."""
-    if len(failures) == 1:
-        return failures[0]
-    names = tuple(name for failure in failures for name in failure.survivors)
-    return StopError(
-        f"{len(failures)} tasks would not stop: {', '.join(names)}",
-        survivors=names,
-        evidence="\n".join(str(failure) for failure in failures),
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal as signals
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from ._proto.server_pb2 import ServerDef
 from ._results import Result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import numpy as np
 
     from ._cluster import LocalCluster
@@ -98,7 +99,7 @@ class Server:
         return code
 
     def unexpected_death(self) -> ServerExited | None:
-        """Return the report of a death that nobody asked for or was told of; None if there was none."""
+        """Return the report of a death that nobody asked for or was told of, if there was one."""
         return self._life.unexpected_death()
 
     def stop(self) -> None:
@@ -108,7 +109,7 @@ class Server:
         self._life.finish(deadline)
 
     def restart(self) -> None:
-        """Stop the task if it runs, and start it again at the same address; return when it is ready.
+        """Stop the task if it runs, start it again at the same address, return when it is ready.
 
         Its state is lost, its log goes on, and it starts with the environment, directory and path
         that the test process has now. Tasks and sessions that knew it find it again by themselves.
@@ -175,7 +176,7 @@ class Server:
             raise self.unfinished(timeout) from None
 
     def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
-        """Have the task run ``fn`` as :meth:`run` does, after what was submitted before; do not wait."""
+        """Have the task run ``fn`` as :meth:`run` does, after what was submitted before."""
         process = self._life.living(f"run {getattr(fn, '__qualname__', fn)} in")
         return Result(process.call(fn, args, kwargs), self._life.forgive)
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _channel, _context, _ports
-from ._config import ClusterConfig
 from ._context import TaskContext
 from ._launch import Launcher, find_launcher
 from ._logs import TaskLog
-from ._ports import PortLease
 from ._proto.config_pb2 import ConfigProto
 from ._proto.server_pb2 import ServerDef
 from ._runtimes import Assignment, Runtime, find_runtime
 from ._spec import ClusterSpec, Task
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from ._config import ClusterConfig
+    from ._ports import PortLease
 
 __all__ = ["Place", "client_environment", "find_runtimes", "lease_places", "open_logs"]
 
@@ -95,7 +98,7 @@ def open_logs(tasks: list[Task], directory: Path | None, undo: ExitStack) -> lis
 
 
 def client_environment(spec: ClusterSpec, token: str, task: Task | None = None) -> dict[str, str]:
-    """Return what lets a process dial the tasks of a cluster, as one of them if ``task`` is given."""
+    """Return what lets a process dial the tasks of a cluster, as ``task`` if it is one of them."""
     return {"TF_CONFIG": spec.tf_config(task), _context.TOKEN_VARIABLE: token}
 
 

@@ -25,7 +25,8 @@ def job_name(name: object) -> str:
     """Return ``name`` if a device string can hold it as a job; raise SpecError otherwise."""
     if not isinstance(name, str) or not _JOB.fullmatch(name):
         raise SpecError(
-            f"{name!r} is no name for a job: no device string such as /job:worker/task:0 could hold it",
+            f"{name!r} is no name for a job: "
+            "no device string such as /job:worker/task:0 could hold it",
             remedy="use a letter, then letters, digits and underscores",
         )
     return name
@@ -110,7 +111,7 @@ class DeviceSpec:
 
     @classmethod
     def from_string(cls, spec: str) -> DeviceSpec:
-        """Read a device string; parts may be missing, and ``/cpu:0`` is short for ``/device:CPU:0``."""
+        """Read a device string, in whole or in part; ``/cpu:0`` is short for ``/device:CPU:0``."""
         if not isinstance(spec, str):
             raise SpecError(f"a device is named by a string, not {spec!r}")
         parts: dict[str, Any] = {}
@@ -119,7 +120,7 @@ class DeviceSpec:
             if key.lower() in ("cpu", "gpu"):
                 key, rest = "device", [key, *rest]
             if key in ("job", "replica", "task") and len(rest) == 1:
-                values = {key: rest[0] if key == "job" else rest[0]}
+                values = {key: rest[0]}
             elif key == "device" and len(rest) in (1, 2):
                 values = dict(zip(("device_type", "device_index"), rest, strict=False))
             else:
@@ -240,7 +241,7 @@ class ClusterSpec:
         ]
 
     def as_dict(self) -> dict[str, list[str]]:
-        """Return a new mapping from job to the list of its addresses; an empty job keeps its list."""
+        """Return a new mapping from job to the list of its addresses, which may be empty."""
         return {job: list(addresses) for job, addresses in self._jobs.items()}
 
     def as_cluster_def(self) -> ClusterDef:

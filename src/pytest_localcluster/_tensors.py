@@ -12,13 +12,15 @@ import base64
 import functools
 import math
 import pickle
-from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._proto.graph_pb2 import TensorProto, Value, ValueChunk, ValueList
 from .errors import DataLossError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "CHUNK",

@@ -19,8 +19,8 @@ What goes wrong in a **session** (its steps); names are TensorFlow's, codes gRPC
       FailedPreconditionError, AbortedError, OutOfRangeError, UnimplementedError,
       InternalError, UnavailableError, DataLossError, UnauthenticatedError
 
-Every error is a small report: what failed, where, the evidence, the remedy. The parts are
-attributes too, so that a caller never has to parse a message; all of them pickle.
+Every error is a small report: what failed, where, the evidence, the remedy; each part is an
+attribute too. All of them pickle.
 """
 
 from __future__ import annotations
@@ -94,15 +94,9 @@ class ClusterError(Exception):
 
     def __str__(self) -> str:
         lines = [self.message]
-        where = ", ".join(
-            part
-            for part in (
-                f"at {self.address}" if self.address else None,
-                f"pid {self.pid}" if self.pid is not None else None,
-                self.status,
-            )
-            if part
-        )
+        address = f"at {self.address}" if self.address else None
+        pid = f"pid {self.pid}" if self.pid is not None else None
+        where = ", ".join(part for part in (address, pid, self.status) if part)
         if where:
             lines.append(f"  {where}")
         if self.evidence:
@@ -155,14 +149,10 @@ class UnsupportedError(ClusterError):
 
 
 class RemoteTraceback(Exception):
-    """The traceback of an exception raised in a task, as text: the ``__cause__`` of its copy here."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
+    """The traceback of an exception raised in a task: the ``__cause__`` of its copy here."""
 
     def __str__(self) -> str:
-        return "\n\n" + self.text.rstrip()
+        return "\n\n" + str(self.args[0]).rstrip()
 
 
 class OpError(Exception):
@@ -170,12 +160,11 @@ class OpError(Exception):
 
     Args:
         message: what failed and what would do instead.
-        op: the name of the operation that failed, if it was one.
+        op: the operation that failed, if it was one.
         device: where it ran or should have run, such as ``/job:ps/replica:0/task:0/device:CPU:0``.
     """
 
-    code: ClassVar[int] = 2
-    """The gRPC status code of this kind of error."""
+    code: ClassVar[int] = 2  # gRPC's code for this kind of error
 
     def __init__(self, message: str, *, op: str | None = None, device: str | None = None) -> None:
         super().__init__(message)
@@ -184,11 +173,8 @@ class OpError(Exception):
         self.device = device
 
     def __str__(self) -> str:
-        parts = (
-            f"op: {self.op}" if self.op else "",
-            f"device: {self.device}" if self.device else "",
-        )
-        where = ", ".join(part for part in parts if part)
+        op = f"op: {self.op}" if self.op else None
+        where = ", ".join(filter(None, (op, f"device: {self.device}" if self.device else None)))
         return f"{self.message}\n  {where}" if where else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -297,8 +283,6 @@ def op_error(code: int) -> type[OpError]:
 
 
 _BY_CODE: dict[int, type[OpError]] = {kind.code: kind for kind in OpError.__subclasses__()}
-
-
 _E = TypeVar("_E", bound=Exception)
 
 

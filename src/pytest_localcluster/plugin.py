@@ -6,6 +6,7 @@ Loading it imports pytest and the standard library, nothing else.
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
 
 import pytest
 
@@ -54,18 +55,33 @@ def pytest_configure(config: pytest.Config) -> None:
         _ports.configure(options.port_range)
 
 
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """End what starts the tasks as soon as no test needs it."""
+    # Before pytest-cov, whose wrapper is outside of this one, combines the data of all processes.
+    try:
+        return (yield)
+    finally:
+        if not session.config.stash[WATCH].clusters():
+            _end_forkservers(session.config)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop what is left, and end what starts the tasks."""
     watch = config.stash.get(WATCH, None)
     if watch is None:
         return  # the options were refused
     watch.close()
+    _end_forkservers(config)
     _observer.observe(config.stash[_PREVIOUS])
     if config.stash[OPTIONS].port_range is not None:
         from . import _ports
 
         _ports.configure(None)
-    # Not in a pytest inside of a test: the outer one may have clusters.
+
+
+def _end_forkservers(config: pytest.Config) -> None:
+    # Not for a pytest inside of a test: the outer one may have clusters.
     process = sys.modules.get(f"{__package__}._launch.process")
-    if process is not None and _observer.observer() is None:
+    if process is not None and config.stash[_PREVIOUS] is None:
         process.shutdown()

@@ -11,6 +11,8 @@ import pytest
 from pytest_localcluster import ClusterError, ClusterSpec, LocalCluster, ServerExited, Task
 from tests.conformance.conftest import MakeCluster
 
+FDS = Path("/proc/self/fd")
+
 
 def listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
@@ -55,7 +57,7 @@ def test_server_def_is_the_ancestors(make_cluster: MakeCluster) -> None:
 
 def test_nothing_is_left_after_stop(make_cluster: MakeCluster, launcher: str) -> None:
     make_cluster(workers=1, ps=0).stop()  # what the first start brings for good is there now
-    before = sorted(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else []
+    before = sorted(fd.name for fd in FDS.iterdir()) if FDS.exists() else []
     cluster = make_cluster(workers=2, ps=1)
     pids, folder = [server.pid for server in cluster.servers], cluster.servers[0].log.path.parent
     addresses = [server.address for server in cluster.servers]
@@ -66,7 +68,7 @@ def test_nothing_is_left_after_stop(make_cluster: MakeCluster, launcher: str) ->
     assert not folder.exists()
     assert [server.exitcode for server in cluster.servers] == [0, 0, 0]
     if before:
-        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert sorted(fd.name for fd in FDS.iterdir()) == before
     if launcher == "process":
         for pid in pids:
             with pytest.raises(ProcessLookupError):

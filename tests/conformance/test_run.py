@@ -154,9 +154,8 @@ class TestProcesses:
     def test_what_cannot_be_sent_says_so(self, cluster: LocalCluster) -> None:
         with pytest.raises(TypeError, match="cannot pickle") as caught:
             cluster.ps[0].run(print, threading.Lock())
-        assert caught.value.__notes__ == [
-            "print and its arguments go to /job:ps/task:0 pickled; make what cannot be in the function"
-        ]
+        (note,) = caught.value.__notes__
+        assert note.startswith("print and its arguments go to /job:ps/task:0 pickled;")
 
     def test_main_thread_and_pid(self, cluster: LocalCluster) -> None:
         worker = cluster.workers[0]
@@ -191,7 +190,7 @@ class TestProcesses:
             import helper_of_this_test  # type: ignore[import-not-found]
 
             value = helper_of_this_test.VALUE
-            return os.getcwd(), os.environ.get("COLOUR"), "PATH" in os.environ, sys.path, value
+            return str(Path.cwd()), os.environ.get("COLOUR"), "PATH" in os.environ, sys.path, value
 
         cluster = make_cluster(workers=1, ps=0)
         assert cluster.run(look) == [(str(tmp_path), "blue", False, sys.path, 7)]

@@ -5,13 +5,14 @@ The short name of a launcher is the module here that holds it, under ``launcher(
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
+
     from .._clock import Deadline
     from .._context import TaskContext
     from .._logs import TaskLog
@@ -39,7 +40,7 @@ class Entry:
 
     Attributes:
         serve: brings the task's server up and returns it; picklable, and called in the task.
-        context: who the task is; ``context.env`` goes on top of the launching process's environment.
+        context: who the task is; its ``env`` goes on top of the launching process's environment.
     """
 
     serve: Callable[[], Serving]

@@ -14,14 +14,16 @@ import pickle
 import queue
 import random
 import signal
-import socket
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_localcluster import _context, _pickling
 from pytest_localcluster._launch.wire import receive, send
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
 _prctl: Callable[..., int] | None = (
@@ -64,7 +66,7 @@ class Child:
             self.serving = serve()
         except BaseException as error:
             data, text = _pickling.dump_exception(error)
-            print(text, file=sys.stderr, flush=True)
+            sys.stderr.write(text)
             self.tell("failed", 0, data, text)
             os._exit(1)
         del self.payload
@@ -140,7 +142,7 @@ class Child:
             # As anywhere: these end the process, and that is how the test hears of it.
             code = error.code if isinstance(error, SystemExit) else 1
             if code is not None and not isinstance(code, int):
-                print(code, file=sys.stderr)
+                sys.stderr.write(f"{code}\n")
                 code = 1
             self.calling = False
             self.leave(code or 0)

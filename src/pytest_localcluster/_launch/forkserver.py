@@ -23,11 +23,14 @@ import selectors
 import signal
 import socket
 import traceback
-from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pytest_localcluster._launch.child import Child
 from pytest_localcluster._launch.wire import DUMP_SIGNAL, LAUNCH, REQUEST, STATUS, read_exactly
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
 
 _GROUP_SIGNALS = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
 
@@ -43,7 +46,7 @@ def main(control: int, owner: int, preload: list[str]) -> None:
 
 def _preload(modules: list[str]) -> BaseException | None:
     for module in modules:
-        print(f"importing {module}", flush=True)
+        os.write(1, f"importing {module}\n".encode())
         try:
             importlib.import_module(module)
         except BaseException as error:

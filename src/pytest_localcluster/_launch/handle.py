@@ -8,7 +8,6 @@ import select
 import signal
 import socket
 import threading
-from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,8 @@ from . import reports
 from .wire import DUMP_SIGNAL, SIGNAL, STATUS, receive, send
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from .._logs import TaskLog
     from .._spec import Task
     from . import Entry

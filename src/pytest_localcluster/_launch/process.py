@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import _pickling
@@ -68,7 +69,7 @@ def launcher(preload: tuple[str, ...]) -> ProcessLauncher:
 
 
 def shutdown() -> None:
-    """End the forkservers of this process, and with them whatever still runs in tasks. Idempotent."""
+    """End the forkservers of this process, and whatever still runs in their tasks. Idempotent."""
     with _launchers_lock:
         for known in _launchers.values():
             if known.owner == os.getpid():
@@ -90,7 +91,7 @@ class ProcessLauncher:
     def launch(self, entry: Entry, log: TaskLog) -> ChildProcess:
         """Ask for a task; it is forked while this process goes on."""
         try:
-            directory: str | None = os.getcwd()
+            directory: str | None = str(Path.cwd())
         except FileNotFoundError:
             directory = None
         environ = {**os.environ, **entry.context.env}
@@ -137,7 +138,7 @@ class ProcessLauncher:
         self._close()
         self._control, theirs = socket.socketpair()
         # Unlinked from the start, so that no end of this process can leave it behind.
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # _close() closes it
         with theirs:
             self._server = subprocess.Popen(
                 [

@@ -5,11 +5,13 @@ from __future__ import annotations
 import linecache
 import re
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._context import TaskContext
-from .._logs import TaskLog
 from ..errors import ServerExited, StartError, StartTimeout
+
+if TYPE_CHECKING:
+    from .._context import TaskContext
+    from .._logs import TaskLog
 
 __all__ = ["describe_exit", "exited", "start_failed", "start_timeout", "with_source"]
 

@@ -11,16 +11,17 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from .. import _context
-from .._clock import Deadline
 from ..errors import StopError, UnsupportedError
 from . import reports
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .._clock import Deadline
     from .._logs import TaskLog
     from .._spec import Task
     from . import Entry, Serving

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pickle
 import signal
-import socket
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = [
     "DUMP_SIGNAL",

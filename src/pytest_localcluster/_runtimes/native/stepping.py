@@ -11,6 +11,7 @@ from ..._proto.graph_pb2 import NamedValue, Status, Value
 from ..._proto.worker_pb2 import CleanupGraphRequest, RunGraphRequest
 from ..._tensors import INLINE_LIMIT, size_of, value_from_proto, value_to_proto
 from ...errors import CancelledError, DeadlineExceededError, OpError, UnavailableError
+from .rendezvous import time_left
 from .statuses import StepFailed, operation_failed, status_of
 
 if TYPE_CHECKING:
@@ -115,11 +116,11 @@ class Stepping:
             out_of_time = caller.is_active()
             kind = DeadlineExceededError if out_of_time else CancelledError
             status = Status(code=kind.code, message="the step was given up by its client")
-            running = self._end(status, caller.time_remaining())
+            running = self._end(status, Deadline(time_left(caller)).remaining())
             if out_of_time:
                 status = Status(code=kind.code, message=self._unfinished(deadline, running))
         else:
-            self._end(status, caller.time_remaining())
+            self._end(status, Deadline(time_left(caller)).remaining())
         raise StepFailed(status)
 
     def fetches(self) -> list[Value]:
@@ -194,6 +195,8 @@ class Stepping:
         address = self._master.address_of(part.task)
         peers = self._master.peers
         answer = peers.call(address, "RunGraph", request, deadline.remaining())
+        if answer.unknown_graph:
+            self._master.lost(part.task)
         if answer.status.code:
             raise StepFailed(answer.status)
         return [
