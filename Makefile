@@ -62,8 +62,9 @@ docs: $(VENV)/.installed-docs ## the manual, into docs/_build/html
 protos: $(PROTOS_VENV)/.installed ## generate src/pytest_localcluster/_proto from protos/
 	$(PROTOS_VENV)/bin/python tools/protos.py
 
+# Without bytecode an import costs three times what a user's does.
 bench: $(VENV)/.installed-test ## measure; peers too, where `make bench-peers` has put them
-	$(BIN)/python -m tests.benchmarks --peers $(PEERS_VENV)/bin/python
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.benchmarks --peers $(PEERS_VENV)/bin/python
 
 bench-peers: $(PEERS_VENV)/.installed ## install TensorFlow, Dask and Ray to be measured beside us
 
