@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from pytest_localcluster import _graph, _pickling
 from pytest_localcluster._channel import open_channel, token_metadata
-from pytest_localcluster._context import TaskContext
+from pytest_localcluster._context import TaskContext, current_task
 from pytest_localcluster._ports import lease_ports
 from pytest_localcluster._proto.config_pb2 import ConfigProto
 from pytest_localcluster._proto.graph_pb2 import GraphDef, NamedValue, NodeDef, Value, VariableDef
@@ -257,42 +258,52 @@ def variable(
     )
 
 
-class Gate:
-    """Where operations of a test wait, in this process, until the test lets them go on."""
+class Shared:
+    """What operations and the test share: the tasks of these tests live in the test's process."""
 
     def __init__(self) -> None:
+        self.calls: list[Any] = []
         self.reached = threading.Semaphore(0)
         self.opened = threading.Event()
 
-    def wait(self) -> int:
-        self.reached.release()
-        assert self.opened.wait(20)
-        return 1
+    def wait_for_operation(self) -> None:
+        assert self.reached.acquire(timeout=5), "no operation came to the gate"
 
 
-def gated(name: str) -> Callable[..., int]:
-    """A function that waits at a gate, whatever its arguments; tasks in threads share the gate."""
-
-    def wait(*_: Any) -> int:
-        return _gates()[name].wait()
-
-    return wait
-
-
-def _gates() -> dict[str, Gate]:
-    # By import, so that functions that were pickled by value find the same table.
-    import pytest_localcluster._runtimes.native.server as shared
-
-    found: dict[str, Gate] = shared.__dict__.setdefault("_gates_of_tests", {})
+def shared() -> Shared:
+    """Return the test's; by this way also in functions, which come into a task by value."""
+    found = sys.modules["tests.native.conftest"]._shared
+    assert isinstance(found, Shared)
     return found
 
 
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = _gates()["gate"] = Gate()
-    yield gate
-    gate.opened.set()
-    _gates().clear()
+_shared: Shared | None = None
+
+
+@pytest.fixture(autouse=True, name="shared")
+def _fresh_shared() -> Iterator[Shared]:
+    global _shared
+    _shared = Shared()
+    yield _shared
+    _shared.opened.set()
+
+
+def gate(*_: Any) -> int:
+    """An operation that says that it runs, and ends when the test lets it."""
+    here = shared()
+    here.reached.release()
+    assert here.opened.wait(20)
+    return 1
+
+
+def counted(name: str) -> Callable[..., int]:
+    """An operation that notes each of its calls."""
+
+    def count(*_: Any) -> int:
+        shared().calls.append((name, str(current_task().task)))
+        return 1
+
+    return count
 
 
 @pytest.fixture
@@ -304,6 +315,7 @@ def make_cluster() -> Iterator[Callable[..., Cluster]]:
         return made[-1]
 
     yield make
+    shared().opened.set()
     for cluster in made:
         cluster.stop()
 

@@ -80,12 +80,14 @@ class RunGraphRequest(_message.Message):
     def __init__(self, graph_handle: _Optional[str] = ..., step_id: _Optional[int] = ..., feed: _Optional[_Iterable[_Union[_graph_pb2.NamedValue, _Mapping]]] = ...) -> None: ...
 
 class RunGraphResponse(_message.Message):
-    __slots__ = ("fetch", "status")
+    __slots__ = ("fetch", "status", "unknown_graph")
     FETCH_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_GRAPH_FIELD_NUMBER: _ClassVar[int]
     fetch: _containers.RepeatedCompositeFieldContainer[_graph_pb2.Value]
     status: _graph_pb2.Status
-    def __init__(self, fetch: _Optional[_Iterable[_Union[_graph_pb2.Value, _Mapping]]] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping]] = ...) -> None: ...
+    unknown_graph: bool
+    def __init__(self, fetch: _Optional[_Iterable[_Union[_graph_pb2.Value, _Mapping]]] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping]] = ..., unknown_graph: bool = ...) -> None: ...
 
 class CleanupGraphRequest(_message.Message):
     __slots__ = ("step_id", "status")

@@ -30,6 +30,7 @@ from ...errors import (
     UnavailableError,
 )
 from .devices import Placer
+from .rendezvous import time_left
 from .session import Session
 from .statuses import StepFailed, answering, status_of
 from .stepping import Stepping, register
@@ -165,7 +166,7 @@ class Master(MasterServiceServicer):
     def _deadline(self, session: Session, context: Any) -> Deadline:
         """Return when the step must have ended, a little before the client stops waiting."""
         limit = session.config.operation_timeout_in_ms / 1000
-        left = context.time_remaining()
+        left = time_left(context)
         if left is not None:
             left -= min(0.05, left / 10)
         if limit > 0:
@@ -196,7 +197,7 @@ class Master(MasterServiceServicer):
             tasks = self._session(request.session_handle).placer.tasks
         others = [task for task in tasks if task != self.task]
         ask = GetStatusRequest()
-        deadline = Deadline(context.time_remaining())
+        deadline = Deadline(time_left(context))
         futures = [
             self.threads.submit(
                 self.peers.call, self._addresses[task], "GetStatus", ask, deadline.remaining()
@@ -211,7 +212,7 @@ class Master(MasterServiceServicer):
     def Reset(self, request: Any, context: Any) -> ResetResponse:  # noqa: N802
         """End this master's sessions, clear the variables of all tasks."""
         self.clear("the target was reset")
-        deadline = Deadline(context.time_remaining())
+        deadline = Deadline(time_left(context))
 
         def clear(task: Task) -> None:
             if task == self.task:

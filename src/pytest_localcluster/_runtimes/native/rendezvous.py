@@ -17,7 +17,7 @@ from ..._tensors import size_of
 from ...errors import AbortedError, CancelledError, NotFoundError
 from .statuses import StepFailed
 
-__all__ = ["Caller", "Step", "Steps"]
+__all__ = ["Caller", "Step", "Steps", "time_left"]
 
 _REMEMBERED = 4096  # steps that are over, and that somebody may still ask for
 
@@ -32,7 +32,14 @@ class Caller(Protocol):
         """Have ``callback`` called when it no longer does; False if that has been so already."""
 
     def time_remaining(self) -> float | None:
-        """Return the seconds that it will still wait; None if there is no end."""
+        """Return the seconds that it will still wait; None or a huge number if there is no end."""
+
+
+def time_left(caller: Caller) -> float | None:
+    """Return the seconds that a caller will still wait; None if there is no end."""
+    left = caller.time_remaining()
+    # gRPC's word for "no deadline" has been None, infinity and the year 2262.
+    return None if left is None or left > threading.TIMEOUT_MAX else left
 
 
 class Step:

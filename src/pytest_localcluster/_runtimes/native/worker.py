@@ -26,6 +26,7 @@ from ...errors import AbortedError, CancelledError, OpError
 from .devices import attributes_of, choose
 from .executor import Execution, Site
 from .parts import Part, compile_part
+from .rendezvous import time_left
 from .statuses import StepFailed, answering, status_of
 from .variables import Variables
 
@@ -133,8 +134,11 @@ class Worker(WorkerServiceServicer):
 
         context.add_callback(hung_up)
         try:
+            if request.graph_handle not in self._graphs:
+                status = self._unknown(request.graph_handle).status
+                return RunGraphResponse(status=status, unknown_graph=True)
             part = self._part(request.graph_handle)
-            timeout = Deadline(context.time_remaining())
+            timeout = Deadline(time_left(context))
             feeds = {}
             for feed in request.feed:
                 if feed.value.WhichOneof("kind") == "stored":
@@ -262,12 +266,15 @@ class Worker(WorkerServiceServicer):
     def _part(self, handle: str) -> Part:
         part = self._graphs.get(handle)
         if part is None:
-            message = (
-                f"{self._site.context.task} does not know the graph {handle!r}: "
-                "the task was restarted or reset since it was registered; run the step again"
-            )
-            raise StepFailed(Status(code=AbortedError.code, message=message))
+            raise self._unknown(handle)
         return part
+
+    def _unknown(self, handle: str) -> StepFailed:
+        message = (
+            f"{self._site.context.task} does not know the graph {handle!r}: "
+            "the task was restarted or reset since it was registered; run the step again"
+        )
+        return StepFailed(Status(code=AbortedError.code, message=message))
 
     def _constant(self, request: Any, node: NodeDef) -> Any:
         if node.value.WhichOneof("kind") != "stored":
