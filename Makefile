@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 PROTOS_VENV ?= .venv-protos
 PEERS_VENV ?= .venv-peers
 OLDEST_VENV ?= .venv-oldest
+WHEEL_VENV ?= .venv-wheel
 # numpy's floor has wheels for these only.
 OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo $(PYTHON))
 PYTEST_ARGS ?=
@@ -27,7 +28,7 @@ make_venv = $(1) -m venv $(2) 2>/dev/null || { $(1) -m venv --clear --without-pi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-oldest examples lint format types docs protos bench bench-peers clean
+.PHONY: help demo test test-oldest examples lint format types docs wheel protos bench bench-peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -59,6 +60,13 @@ types: $(VENV)/.installed-test $(VENV)/.installed-types ## mypy, strict
 docs: $(VENV)/.installed-docs ## the manual, into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
+wheel: $(BIN)/python ## build it, install it on its own, and run the first example with that
+	rm -rf dist $(WHEEL_VENV)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(call make_venv,$(PYTHON),$(WHEEL_VENV))
+	$(WHEEL_VENV)/bin/python -m pip install --quiet dist/*.whl
+	$(WHEEL_VENV)/bin/python -m pytest conftest_examples/first_test
+
 protos: $(PROTOS_VENV)/.installed ## generate src/pytest_localcluster/_proto from protos/
 	$(PROTOS_VENV)/bin/python tools/protos.py
 
@@ -69,7 +77,7 @@ bench: $(VENV)/.installed-test ## measure; peers too, where `make bench-peers` h
 bench-peers: $(PEERS_VENV)/.installed ## install TensorFlow, Dask and Ray to be measured beside us
 
 clean: ## remove what was built; the venvs too
-	rm -rf $(VENV) $(OLDEST_VENV) $(PROTOS_VENV) $(PEERS_VENV) docs/_build build dist
+	rm -rf $(VENV) $(OLDEST_VENV) $(PROTOS_VENV) $(PEERS_VENV) $(WHEEL_VENV) docs/_build build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
