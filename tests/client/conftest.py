@@ -85,5 +85,5 @@ def tasks(all_tasks: Tasks) -> Tasks:
 
 @pytest.fixture
 def session(tasks: Tasks) -> Iterator[Session]:
-    with Session(tasks.target(), config=ConfigProto(operation_timeout_in_ms=60000)) as session:
+    with Session(tasks.target()) as session:
         yield session
