@@ -154,18 +154,6 @@ def test_every_kind_of_failure(pytester: pytest.Pytester, run: Run) -> None:
 
 
 def test_a_start_that_fails(pytester: pytest.Pytester, run_both: Run) -> None:
-    pytester.makeconftest(
-        """
-        import pytest
-
-        @pytest.fixture(params=["native"])
-        def broken(request, local_cluster):
-            raise AssertionError("unreachable")
-        """
-    )
-    (pytester.path / "chatty.py").write_text(
-        "import os\\nprint('words at start', flush=True)\\nos._exit(3)\\n".replace("\\\\n", "\\n")
-    )
     pytester.makepyfile(
         """
         import pytest

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -269,10 +268,29 @@ def test_a_failure_without_clusters_shows_no_frame_of_ours(
     assert "localcluster/" not in result.stdout.str()
 
 
-def test_runs_in_a_folder_of_its_own(pytester: pytest.Pytester, run: Run) -> None:
-    """The examples of the manual are such folders; here the smallest."""
-    folder = Path(pytester.mkdir("folder"))
-    (folder / "test_first.py").write_text(
-        "def test_it(local_cluster):\n    assert len(local_cluster.servers) == 2\n"
+@pytest.mark.parametrize("mode", [(), ("-n2",)], ids=["plain", "xdist"])
+def test_coverage_of_what_runs_in_tasks(
+    pytester: pytest.Pytester, run: Run, mode: tuple[str, ...]
+) -> None:
+    # Older releases cannot be told to follow forks that end with os._exit.
+    pytest.importorskip("coverage", minversion="7.10")
+    (pytester.path / ".coveragerc").write_text("[run]\npatch =\n    subprocess\n    _exit\n")
+    pytester.makepyfile(
+        work="""
+        def in_task(n):
+            total = 0
+            for i in range(n):
+                total += i
+            return total
+        """,
+        test_it="""
+        import work
+
+        def test_it(local_cluster):
+            assert local_cluster.workers[0].run(work.in_task, 4) == 6
+        """,
     )
-    run(str(folder)).assert_outcomes(passed=1)
+    result = run(*mode, "--cov=work", "--cov-report=term-missing")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["work.py * 100%*"])
+    assert list(pytester.path.glob(".coverage.*")) == []  # all were combined
