@@ -12,9 +12,13 @@ from pytest_localcluster import _channel
 class Member:
     def __init__(self) -> None:
         self.disconnected = 0
+        self.reconnected = 0
 
     def disconnect(self) -> None:
         self.disconnected += 1
+
+    def reconnect(self) -> None:
+        self.reconnected += 1
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,21 @@ def test_close_all_disconnects_what_uses_the_address_and_only_that() -> None:
     assert (here.disconnected, there.disconnected, gone.disconnected) == (1, 0, 0)
     _channel.unregister("localhost:2", there)
     assert _channel._by_address == {}
+
+
+def test_renew_all_reconnects_and_keeps_the_registration() -> None:
+    here, there = Member(), Member()
+    _channel.register("localhost:1", here)
+    _channel.register("localhost:2", there)
+
+    _channel.renew_all("localhost:1")
+    _channel.renew_all("localhost:1")
+    _channel.renew_all("localhost:4")
+
+    assert (here.reconnected, there.reconnected) == (2, 0)
+    _channel.close_all("localhost:1")
+    _channel.close_all("localhost:2")
+    assert here.disconnected == 1
 
 
 def test_the_registry_keeps_nothing_alive() -> None:

@@ -11,11 +11,12 @@ import grpc
 __all__ = [
     "CHANNEL_OPTIONS",
     "TOKEN_KEY",
-    "Disconnectable",
+    "Member",
     "close_all",
     "dialled",
     "open_channel",
     "register",
+    "renew_all",
     "token_metadata",
     "unregister",
 ]
@@ -38,8 +39,11 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-class Disconnectable(Protocol):
+class Member(Protocol):
     """Something that talks to an address until told that it is gone; kept by weak reference."""
+
+    def reconnect(self) -> None:
+        """Talk over a new connection from now on: the old one leads to a task that is no more."""
 
     def disconnect(self) -> None:
         """Stop talking, at once and without a word to the other side."""
@@ -66,16 +70,16 @@ def token_metadata(token: str | None) -> tuple[tuple[str, str], ...]:
 
 
 _lock = threading.Lock()
-_by_address: dict[str, WeakSet[Disconnectable]] = {}
+_by_address: dict[str, WeakSet[Member]] = {}
 
 
-def register(address: str, member: Disconnectable) -> None:
+def register(address: str, member: Member) -> None:
     """Have :func:`close_all` disconnect ``member`` once the task at ``address`` is gone."""
     with _lock:
         _by_address.setdefault(address, WeakSet()).add(member)
 
 
-def unregister(address: str, member: Disconnectable) -> None:
+def unregister(address: str, member: Member) -> None:
     """Take back what :func:`register` did; nothing happens if it did nothing."""
     with _lock:
         members = _by_address.get(address)
@@ -83,6 +87,18 @@ def unregister(address: str, member: Disconnectable) -> None:
             members.discard(member)
             if not members:
                 del _by_address[address]
+
+
+def renew_all(address: str) -> None:
+    """Have everything that was registered for ``address`` make new connections.
+
+    To be called when the task there was restarted: a connection to the old one may look alive
+    until it is used, and then nobody can tell whether what it was used for was done.
+    """
+    with _lock:
+        members = list(_by_address.get(address, ()))
+    for member in members:
+        member.reconnect()
 
 
 def close_all(address: str) -> None:

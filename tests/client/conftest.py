@@ -54,6 +54,7 @@ class Tasks:
     def restart(self, task: Task) -> None:
         self.stop(task)
         self.start(task)
+        _channel.renew_all(self.leases[task].address)
         for other, serving in self.serving.items():
             if other != task:
                 serving.forget(task)

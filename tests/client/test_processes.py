@@ -68,12 +68,14 @@ def test_a_session_outlives_a_kill(cluster: LocalCluster, job: str, ran_meanwhil
     server = cluster.jobs[job][0]
     with cluster.session("/job:worker/task:0") as session:
         session.run(WEIGHTS.initializer)
+        session.run(PS_PID)
         server.kill()
         if ran_meanwhile:
             for _ in range(2):
                 with pytest.raises(errors.UnavailableError, match=server.address):
                     session.run(ADD, timeout=30)
         server.restart()
+        assert session.run(PS_PID, timeout=30) == cluster.ps[0].pid
         if job == "ps":
             with pytest.raises(errors.FailedPreconditionError, match="weights"):
                 session.run(ADD, timeout=30)

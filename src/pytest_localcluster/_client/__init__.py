@@ -9,7 +9,7 @@ What a user sees of it is the names below; what they are made of, from the groun
     source, functions, variable   how users make nodes
     nodes, plan, feed            a graph, a step's fetches, and its feeds, as a master wants them
     connection, remote, failure  the talk with a master, and what can go wrong
-    session     all of it together
+    session     all of it together; checks: what it may be given
 """
 
 from __future__ import annotations

@@ -68,6 +68,14 @@ class Connection:
         """Whether it was closed, by whomever."""
         return self._closed is not None
 
+    def reconnect(self) -> None:
+        """Open a new channel for the next call; calls under way go on with the old one."""
+        with self._lock:
+            line = self._line
+            idle = line is not None and self._give_up(line)
+        if line is not None and idle:
+            line.channel.close()
+
     def disconnect(self) -> None:
         """Close it because its task is stopped for good."""
         self.close(f"this session is closed: the cluster of {self.target} was stopped")
@@ -123,9 +131,7 @@ class Connection:
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 with self._lock:
-                    line.given_up = True
-                    if self._line is line:
-                        self._line = None
+                    self._give_up(line)
             raise self._failure(error, deadline, what) from None
         except ValueError as error:
             # What gRPC raises for a call on a channel that another thread has just closed.
@@ -138,6 +144,13 @@ class Connection:
                 last = line.given_up and not line.users
             if last:
                 line.channel.close()
+
+    def _give_up(self, line: _Line) -> bool:
+        """Let nobody else use a channel, and tell whether nobody does; needs the lock."""
+        line.given_up = True
+        if self._line is line:
+            self._line = None
+        return line.users == 0
 
     def _failure(self, error: grpc.RpcError, deadline: Deadline, what: str) -> OpError:
         if self._closed is not None and error.code() is grpc.StatusCode.CANCELLED:

@@ -89,12 +89,8 @@ class Remote:
         request = ExtendSessionRequest(session_handle=self.handle, graph_def=graph)
         self._connection.call("ExtendSession", request, deadline, "sending a graph")
 
-    def step(self, plan: Plan, feeds: Sequence[Feed], deadline: Deadline) -> list[Any]:
-        """Run the plan once; return the values that it fetches.
-
-        Raises:
-            OpError: the kind that tells how it failed.
-        """
+    def request(self, plan: Plan, feeds: Sequence[Feed], deadline: Deadline) -> RunStepRequest:
+        """Return the request for one step, with large feeds sent ahead; nothing runs yet."""
         request = RunStepRequest(session_handle=self.handle)
         request.MergeFrom(plan.request)
         for name, array in feeds:
@@ -105,6 +101,14 @@ class Remote:
             else:
                 value = _tensors.value_to_proto(array)
             request.feed.append(NamedValue(name=name, value=value))
+        return request
+
+    def step(self, plan: Plan, request: RunStepRequest, deadline: Deadline) -> list[Any]:
+        """Run the plan once; return the values that it fetches.
+
+        Raises:
+            OpError: the kind that tells how it failed.
+        """
         what = _what(plan)
         response = self._connection.call("RunStep", request, deadline, what)
         if response.status.code:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from .._clock import Deadline
 from .._context import token_for
-from .._proto.config_pb2 import ConfigProto
 from .._proto.master_pb2 import CloseSessionRequest, ListDevicesRequest, ResetRequest
-from ..errors import OpError
+from ..errors import OpError, UnavailableError
+from .checks import check_config, check_target, deadline_for
 from .connection import Connection
 from .failure import UnknownSession
 from .feed import as_feed, check_key
@@ -24,6 +22,8 @@ from .plan import Plan, key_of
 from .remote import Feed, Remote, in_time
 
 __all__ = ["DeviceAttributes", "Session"]
+
+T = TypeVar("T")
 
 _PLANS = 512  # that a session remembers; a loop that makes new Tensors must not fill the memory
 _GOODBYE = 1.0  # seconds that a close waits for a target that does not answer
@@ -69,8 +69,8 @@ class Session:
     """
 
     def __init__(self, target: str, *, config: Any = None, token: str | None = None) -> None:
-        _check_target(target)
-        self._config = _config(config)
+        check_target(target)
+        self._config = check_config(config)
         self._connection = Connection(target, token_for(target) if token is None else token)
         self._lock = threading.Lock()
         self._opening = threading.Lock()
@@ -111,7 +111,9 @@ class Session:
         """
         self._connection.check_open()
         plan = self._plan(fetches)
-        return self._run(plan, self._feeds(plan, feed_dict or {}), self._deadline(timeout))
+        return self._run(
+            plan, self._feeds(plan, feed_dict or {}), deadline_for(timeout, self._config)
+        )
 
     def make_callable(
         self, fetches: Any, feed_list: Sequence[Any] | None = None
@@ -129,19 +131,19 @@ class Session:
                 raise TypeError(f"this takes {len(keys)} values to feed, not {len(values)}")
             self._connection.check_open()
             feeds = self._feeds(plan, dict(zip(keys, values, strict=True)))
-            return self._run(plan, feeds, self._deadline(timeout))
+            return self._run(plan, feeds, deadline_for(timeout, self._config))
 
         return run
 
     def list_devices(self) -> list[DeviceAttributes]:
         """Return the devices of every task that the target reaches, its own first."""
-        deadline = self._deadline(None)
+        deadline = deadline_for(None, self._config)
 
         def ask(remote: Remote) -> Any:
             request = ListDevicesRequest(session_handle=remote.handle)
             return self._connection.call("ListDevices", request, deadline, "listing devices")
 
-        answer = self._with_remote(ask, deadline)
+        _, answer = self._ahead(ask, deadline)
         return [
             DeviceAttributes(d.name, d.device_type, d.memory_limit, d.incarnation)
             for d in (*answer.local_device, *answer.remote_device)
@@ -177,7 +179,7 @@ class Session:
             target: as in the constructor.
             token: as there.
         """
-        _check_target(target)
+        check_target(target)
         connection = Connection(target, token_for(target) if token is None else token)
         try:
             connection.call("Reset", ResetRequest(), Deadline(None), "a reset")
@@ -187,16 +189,6 @@ class Session:
     def __repr__(self) -> str:
         state = "closed" if self._connection.closed else "open"
         return f"<Session to {self.target}: {state}>"
-
-    def _deadline(self, timeout: float | None) -> Deadline:
-        if timeout is None:
-            ms = 0 if self._config is None else self._config.operation_timeout_in_ms
-            return Deadline(ms / 1000 if ms > 0 else None)
-        if not _is_number(timeout) or not 0 < timeout < math.inf:
-            raise ValueError(
-                f"timeout={timeout!r} is no time for a step: use seconds above 0, or None"
-            )
-        return Deadline(timeout)
 
     def _plan(self, fetches: Any) -> Plan:
         key = key_of(fetches)
@@ -223,31 +215,46 @@ class Session:
         if not plan.operations:
             return plan.build(())
 
-        def step(remote: Remote) -> list[Any]:
+        def step() -> list[Any]:
+            remote, request = self._ahead(
+                lambda remote: remote.request(plan, feeds, deadline), deadline, plan
+            )
             try:
-                remote.prepare(plan, deadline)
-            except OpError:
-                # Nobody knows now which nodes the master has.
+                return remote.step(plan, request, deadline)
+            except UnknownSession:
                 self._forget(remote)
                 raise
-            return remote.step(plan, feeds, deadline)
 
-        return plan.build(self._with_remote(step, deadline, plan))
-
-    def _with_remote(
-        self, use: Callable[[Remote], Any], deadline: Deadline, plan: Plan | None = None
-    ) -> Any:
-        """Call ``use`` with this session's other half; once more if the master had forgotten it.
-
-        A master that was restarted or reset refuses an old handle before it does anything: only
-        for that reason may a step be tried again, since it would otherwise run twice.
-        """
-        remote = self._remote or self._open(deadline, plan)
         try:
-            return use(remote)
+            values = step()
         except UnknownSession:
-            self._forget(remote)
-        return use(self._remote or self._open(deadline, plan))
+            # A master that was restarted or reset refuses before it does anything. For no other
+            # reason is a step tried again, since it would run twice.
+            values = step()
+        return plan.build(values)
+
+    def _ahead(
+        self, ask: Callable[[Remote], T], deadline: Deadline, plan: Plan | None = None
+    ) -> tuple[Remote, T]:
+        """Return this session's other half, ready for ``plan``, and what ``ask`` gets of it.
+
+        Nothing runs here, so it may be tried twice: a connection to a task that was killed and
+        restarted looks alive until it is used, and what the old task knew the new one does not.
+        """
+        again = False
+        while True:
+            remote = None
+            try:
+                remote = self._remote or self._open(deadline, plan)
+                if plan is not None:
+                    remote.prepare(plan, deadline)
+                return remote, ask(remote)
+            except OpError as error:
+                # Whatever it was, nobody knows now which nodes the master has.
+                self._forget(remote)
+                if again or not isinstance(error, (UnknownSession, UnavailableError)):
+                    raise
+            again = True
 
     def _open(self, deadline: Deadline, plan: Plan | None) -> Remote:
         with in_time(self._opening, deadline, "another thread was still opening the session"):
@@ -258,32 +265,7 @@ class Session:
                 self._remote = remote
             return remote
 
-    def _forget(self, remote: Remote) -> None:
+    def _forget(self, remote: Remote | None) -> None:
         with self._lock:
             if self._remote is remote:
                 self._remote = None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _check_target(target: object) -> None:
-    if not isinstance(target, str):
-        has = getattr(target, "target", None)
-        remedy = ": pass its target attribute" if isinstance(has, str) else ""
-        raise TypeError(
-            f"a session's target is a string such as grpc://localhost:41234, not {target!r}{remedy}"
-        )
-
-
-def _config(config: Any) -> ConfigProto | None:
-    if config is None:
-        return None
-    if getattr(getattr(config, "DESCRIPTOR", None), "name", None) != "ConfigProto":
-        raise TypeError(
-            f"config={config!r} is no ConfigProto: use pytest_localcluster.ConfigProto "
-            "or tf.compat.v1.ConfigProto"
-        )
-    # Through bytes: TensorFlow's is another class, and a copy is not changed by the caller later.
-    return ConfigProto.FromString(config.SerializeToString())
