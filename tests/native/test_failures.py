@@ -189,8 +189,7 @@ def add_ok(session: Session) -> None:
 def test_a_step_ends_when_its_time_is_up_and_says_what_did_not(
     cluster: Cluster, stuck: str, how: str, shared: Shared
 ) -> None:
-    config = {"operation_timeout_in_ms": 300} if how == "config" else {}
-    session = cluster.session(**config)
+    session = cluster.session(operation_timeout_in_ms=300 if how == "config" else 0)
     session.add(
         call("endless", gate, device=stuck), call("after", np.negative, "endless:0", device=W1)
     )
@@ -213,7 +212,9 @@ def test_a_client_that_hangs_up_ends_the_step_everywhere(cluster: Cluster, share
     outcome = run_in_thread(session, "n2:0")
     shared.wait_for_operation()
     outcome.cancel()
-    assert poll(lambda: not len(cluster.servers[PS1]._steps), Deadline(10))
+    assert poll(
+        lambda: all(cluster.servers[name]._steps._over for name in (PS0, PS1)), Deadline(10)
+    )
     shared.opened.set()
     assert nothing_is_left(cluster)
     assert shared.calls == []
@@ -322,10 +323,12 @@ def test_a_master_that_dies_ends_its_steps_on_other_tasks(cluster: Cluster, shar
     session.add(*chain((PS0, gate), (PS1, np.negative), (W1, np.negative)))
     outcome = run_in_thread(session, "n2:0")
     shared.wait_for_operation()
+    others = [cluster.servers[name] for name in (PS0, PS1, W1)]
+    assert poll(lambda: all(len(server._steps) for server in others), Deadline(10))
     cluster.servers.pop(W0).stop()
     with pytest.raises(Exception, match="stopping|Cancelling all calls|Socket closed"):
         outcome()
-    assert poll(lambda: not len(cluster.servers[W1]._steps), Deadline(10))
+    assert poll(lambda: all(server._steps._over for server in others), Deadline(10))
     shared.opened.set()
     assert nothing_is_left(cluster)
 

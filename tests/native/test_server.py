@@ -71,20 +71,17 @@ def invoke(channel: grpc.Channel, method: tuple[str, bool, bool], metadata: Any)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method[0].rpartition("/")[2])
-@pytest.mark.parametrize("given", [None, "wrong", TOKEN[:-1], "é"])
+@pytest.mark.parametrize("given", [None, "wrong", TOKEN[:-1]])
 def test_no_call_is_answered_without_the_token(
     cluster: Cluster, method: tuple[str, bool, bool], given: str | None
 ) -> None:
-    metadata = None if given is None else ((TOKEN_KEY + ("-bin" if given == "é" else ""), given),)
-    if given == "é":
-        metadata = ((TOKEN_KEY + "-bin", given.encode()),)
+    metadata = None if given is None else ((TOKEN_KEY, given),)
     with pytest.raises(grpc.RpcError) as caught:
         invoke(cluster.channel(PS0), method, metadata)
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
     details = caught.value.details()
     assert f"the task at {cluster.address(PS0)} " in details
-    what = "another token" if given in ("wrong", TOKEN[:-1]) else "without its cluster's token"
-    assert what in details
+    assert ("another token" if given else "without its cluster's token") in details
     assert "To fix this: pass Session(..., token=...)" in details
     assert TOKEN not in details
     assert len(METHODS) == 16
@@ -208,10 +205,9 @@ def test_reset_goes_back_to_the_state_after_start(cluster: Cluster, shared: Shar
     with pytest.raises(grpc.RpcError, match="unknown session handle: /job:worker/task:0") as caught:
         session.run("n:0")
     assert caught.value.code() == grpc.StatusCode.ABORTED
-    for server in cluster.servers.values():
-        assert not server._worker._graphs
-        assert not server._master._sessions
-        assert poll(lambda server=server: not len(server._steps), Deadline(10))
+    servers = cluster.servers.values()
+    assert not any(server._worker._graphs or server._master._sessions for server in servers)
+    assert poll(lambda: not any(len(server._steps) for server in servers), Deadline(10))
     assert shared.calls == [("n", W1)]
     fill(cluster.session())
 
@@ -341,7 +337,7 @@ def test_threads_have_no_limit_are_used_again_and_end() -> None:
     assert threads._started == started == 40
     threads.shutdown()
     assert not any(thread.is_alive() for thread in threads._members)
-    with pytest.raises(RuntimeError, match="test has stopped"):
+    with pytest.raises(UnavailableError, match="test has stopped"):
         threads.run(int)
 
 

@@ -167,13 +167,11 @@ def test_what_was_read_is_a_snapshot(cluster: Cluster) -> None:
 
 
 def test_a_variable_does_not_share_memory_with_what_was_assigned(cluster: Cluster) -> None:
+    buffer = np.full(2, -1.0)
+
     def scratch() -> Any:
-        global _BUFFER
-        try:
-            _BUFFER += 1
-        except NameError:
-            _BUFFER = np.zeros(2)
-        return _BUFFER
+        buffer[:] += 1
+        return buffer
 
     session = cluster.session()
     session.add(

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from ..._clock import Deadline
+from ...errors import UnavailableError
 
 __all__ = ["Threads"]
 
@@ -31,6 +32,9 @@ class Threads(Executor):
 
     Args:
         name: what the threads are called, with a number.
+
+    Raises:
+        UnavailableError: from each method that takes work, after :meth:`shutdown`.
     """
 
     def __init__(self, name: str) -> None:
@@ -49,6 +53,8 @@ class Threads(Executor):
             try:
                 function(*args)
             except Exception:
+                if self._closed:
+                    return  # what it worked on was given up, and who waited for that was told
                 _log.exception("%s: an error that nobody waits for", self._name)
 
         self._put(work)
@@ -72,7 +78,7 @@ class Threads(Executor):
     def _put(self, work: Callable[[], object]) -> None:
         with self._lock:
             if self._closed:
-                raise RuntimeError(f"{self._name} has stopped")
+                raise UnavailableError(f"{self._name} has stopped")
             if self._idle:
                 self._idle -= 1
                 thread = None

@@ -132,7 +132,8 @@ class Worker(WorkerServiceServicer):
                 error = CancelledError("the master ended the step, or died")
                 self._steps.end(step_id, status_of(error))
 
-        context.add_callback(hung_up)
+        if not context.add_callback(hung_up):
+            hung_up()
         try:
             if request.graph_handle not in self._graphs:
                 status = self._unknown(request.graph_handle).status
