@@ -2,14 +2,15 @@
 
 What a user sees of it is the names below; what they are made of, from the ground up::
 
-    operation   a node, and build.py, which makes one as the scopes in force say
-    placement, control, replicas   those scopes
-    tensor      an output of a node, with NumPy as its operations; refusals: what it is not
-    call        a Python call on its way into a node
+    operation                     a node; build makes one as the scopes in force say
+    placement, control, replicas  those scopes
+    tensor                        an output of a node, with NumPy as its operations
+    refusals                      what a Tensor is not
+    call                          a Python call on its way into a node
     source, functions, variable   how users make nodes
-    nodes, plan, feed            a graph, a step's fetches, and its feeds, as a master wants them
-    connection, remote, failure  the talk with a master, and what can go wrong
-    session     all of it together; checks: what it may be given
+    nodes, plan, feed             graph, fetches and feeds, as a master wants them
+    connection, remote, failure   the talk with a master, and what can go wrong
+    session                       all of it together; checks: what it may be given
 """
 
 from __future__ import annotations
