@@ -10,12 +10,12 @@ from typing import Any
 import grpc
 import pytest
 
-from pytest_localcluster import _graph, _pickling
 from pytest_localcluster._channel import open_channel, token_metadata
+from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._context import TaskContext, current_task
 from pytest_localcluster._ports import lease_ports
 from pytest_localcluster._proto.config_pb2 import ConfigProto
-from pytest_localcluster._proto.graph_pb2 import GraphDef, NamedValue, NodeDef, Value, VariableDef
+from pytest_localcluster._proto.graph_pb2 import GraphDef, NamedValue, NodeDef, Value
 from pytest_localcluster._proto.master_pb2 import (
     CloseSessionRequest,
     CreateSessionRequest,
@@ -193,68 +193,30 @@ class Session:
         self.master.CloseSession(CloseSessionRequest(session_handle=self.handle), metadata=METADATA)
 
 
-def const(name: str, value: Any, device: str = "", after: Sequence[str] = ()) -> NodeDef:
-    return NodeDef(
-        name=name,
-        op="Const",
-        num_outputs=1,
-        device=device,
-        value=value if isinstance(value, Value) else value_to_proto(value),
-        input=[f"^{other}" for other in after],
+def start(session: Session, *fetches: str, timeout: float | None = None) -> Any:
+    """Start a step; return a function that waits for it and raises its failure."""
+    future = session.master.RunStep.future(
+        session.request(fetches), metadata=METADATA, timeout=timeout
     )
 
+    def outcome() -> Any:
+        response = future.result(timeout=10)
+        if response.status.code:
+            raise Failed(response)
+        return response
 
-def placeholder(name: str, device: str = "") -> NodeDef:
-    return NodeDef(name=name, op="Placeholder", num_outputs=1, device=device)
-
-
-def call(
-    name: str,
-    function: Callable[..., Any],
-    *inputs: str,
-    device: str = "",
-    outputs: int = 1,
-    after: Sequence[str] = (),
-) -> NodeDef:
-    """A Function: its data inputs are the function's arguments."""
-    arguments: Any = tuple(_graph.Input(i) for i in range(len(inputs))), {}
-    return NodeDef(
-        name=name,
-        op="Function",
-        input=[*inputs, *(f"^{other}" for other in after)],
-        device=device,
-        num_outputs=outputs,
-        function=_pickling.dumps(function),
-        arguments=_pickling.dumps(arguments),
-    )
+    outcome.cancel = future.cancel  # type: ignore[attr-defined]  # a handle that is a function
+    return outcome
 
 
-def group(name: str, *after: str, device: str = "") -> NodeDef:
-    return NodeDef(
-        name=name, op="NoOp", num_outputs=1, device=device, input=[f"^{other}" for other in after]
-    )
-
-
-def variable(
-    name: str,
-    kind: str,
-    *inputs: str,
-    of: str,
-    device: str = "",
-    dtype: str = "<f8",
-    shape: Sequence[int] | None = (),
-    after: Sequence[str] = (),
-) -> NodeDef:
-    """A variable operation; without ``shape`` the variable's is not known."""
-    return NodeDef(
-        name=name,
-        op=f"{kind}Variable",
-        input=[*inputs, *(f"^{other}" for other in after)],
-        num_outputs=1,
-        device=device,
-        variable=VariableDef(
-            name=of, dtype=dtype, shape=shape or (), shape_known=shape is not None
+def nothing_is_left(cluster: Cluster) -> bool:
+    """Wait until no task holds anything of any step."""
+    return poll(
+        lambda: all(
+            not len(server._steps) and not server._site.running
+            for server in cluster.servers.values()
         ),
+        Deadline(10),
     )
 
 

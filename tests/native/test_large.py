@@ -12,7 +12,8 @@ import pytest
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._proto.worker_pb2 import RecvTensorRequest
 from pytest_localcluster._tensors import INLINE_LIMIT
-from tests.native.conftest import METADATA, Cluster, call, const, placeholder, variable
+from tests.native.conftest import METADATA, Cluster
+from tests.native.nodes import call, const, placeholder, variable
 
 PS0, PS1, W0, W1 = "/job:ps/task:0", "/job:ps/task:1", "/job:worker/task:0", "/job:worker/task:1"
 LARGE = 3 * INLINE_LIMIT // 8 + 1

@@ -14,7 +14,8 @@ from pytest_localcluster._proto.master_pb2 import ListDevicesRequest
 from pytest_localcluster._proto.worker_pb2 import GetStatusRequest
 from pytest_localcluster._runtimes.native import RUNTIME
 from pytest_localcluster.errors import InvalidArgumentError, SpecError
-from tests.native.conftest import METADATA, Cluster, Failed, call, counted
+from tests.native.conftest import METADATA, Cluster, Failed, counted
+from tests.native.nodes import call
 
 PS0, W1 = "/job:ps/task:0", "/job:worker/task:1"
 

@@ -11,7 +11,8 @@ import pytest
 from pytest_localcluster._proto.graph_pb2 import NodeDef
 from pytest_localcluster._tensors import dtype_to_text
 from pytest_localcluster.errors import FailedPreconditionError, InvalidArgumentError
-from tests.native.conftest import Cluster, Failed, Session, call, const, placeholder, variable
+from tests.native.conftest import Cluster, Failed, Session
+from tests.native.nodes import call, const, placeholder, variable
 
 PS0, PS1, W1 = "/job:ps/task:0", "/job:ps/task:1", "/job:worker/task:1"
 
