@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from ._channel import renew_all
 from ._clock import Deadline, now
 from ._config import ClusterConfig
 from ._life import end_all, wait_all_ready
@@ -259,7 +260,8 @@ class LocalCluster:
         return dead
 
     def _restarted(self, server: Server) -> None:
-        """Have the others forget what they knew of a task that has begun anew."""
+        """Have the others, and our sessions, forget what they knew of a task that began anew."""
+        renew_all(server.address)
         futures = {}
         for other in self.servers:
             future = other._life.forget(server.task) if other is not server else None

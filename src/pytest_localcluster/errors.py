@@ -126,10 +126,7 @@ class StartTimeout(StartError, TimeoutError):
 
 
 class ServerExited(ClusterError):
-    """A task died.
-
-    ``exitcode`` is as in :mod:`subprocess`: negative for a signal, None if nobody could tell.
-    """
+    """A task died; ``exitcode`` is as in :mod:`subprocess`, None if nobody could tell."""
 
     def __init__(self, message: str, *, exitcode: int | None = None, **report: object) -> None:
         super().__init__(message, **report)  # type: ignore[arg-type]  # the base names them
@@ -294,7 +291,7 @@ def rebuild(kind: type[_E], args: tuple[object, ...], state: dict[str, object]) 
     return error
 
 
-# Tracebacks should name these by the path that users import them from.
+# Tracebacks should name these by where users import them from.
 for _name in __all__:
     if issubclass(globals()[_name], ClusterError):
         globals()[_name].__module__ = "pytest_localcluster"

@@ -127,14 +127,18 @@ class _Forkserver:
 
     def signal(self, number: int, signum: int) -> None:
         pid = self.pids.get(number)
-        if pid is None:
-            return
         with contextlib.suppress(ProcessLookupError):
+            if pid is None:
+                raise ProcessLookupError
             if signum in _GROUP_SIGNALS:
                 with contextlib.suppress(ProcessLookupError):  # not the leader of a group yet
                     os.killpg(pid, signum)
             if signum not in _GROUP_SIGNALS or signum == signal.SIGKILL:
                 os.kill(pid, signum)
+            if signum == signal.SIGSTOP:
+                _wait_stopped(pid)
+        if signum == signal.SIGSTOP:
+            self.control.send(b"\0")  # whoever suspends a task goes on when it does nothing more
 
     def reap(self, wakeup: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -177,6 +181,13 @@ def _reaped(tasks: Collection[int]) -> Iterator[tuple[int, int]]:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             yield pid, os.waitstatus_to_exitcode(status)
+
+
+def _wait_stopped(pid: int) -> None:
+    """Wait until no thread of the process runs any more."""
+    if hasattr(os, "waitid"):
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 def _kill_group(pid: int) -> None:

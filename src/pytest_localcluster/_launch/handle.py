@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
+import signal as signals
 import socket
 import threading
 from concurrent.futures import Future
@@ -83,7 +83,7 @@ class ChildProcess:
             self._records.extend(record for (record,) in STATUS.iter_unpack(data))
             if not data:
                 # Without a word: the forkserver was killed, and took its tasks along.
-                self._records = [*(self._records or [0]), -signal.SIGKILL]
+                self._records = [*(self._records or [0]), -signals.SIGKILL]
             if len(self._records) == 2:
                 os.close(self._status)
                 self._status = None
@@ -122,7 +122,8 @@ class ChildProcess:
         )
 
     def signal(self, signal: int) -> None:
-        self._launcher.request(SIGNAL, (self._number, int(signal)))
+        request = (self._number, int(signal))
+        self._launcher.request(SIGNAL, request, acknowledged=signal == signals.SIGSTOP)
 
     @property
     def busy(self) -> bool:
@@ -207,14 +208,14 @@ class ChildProcess:
         if self._stuck:
             self._launcher.abandon()
         elif not self._ready:
-            self.signal(signal.SIGKILL)  # it would not listen before it serves
+            self.signal(signals.SIGKILL)  # it would not listen before it serves
         else:
             with contextlib.suppress(OSError):
                 self._tell("stop", 0)
 
     def close(self) -> None:
         if self.exitcode is None:
-            self.signal(signal.SIGKILL)
+            self.signal(signals.SIGKILL)
             self.wait(Deadline(5.0))
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)  # wakes the listener

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,21 +116,25 @@ class ProcessLauncher:
             os.close(status_end)
         return ChildProcess(self, number, entry, log, ours, status)
 
-    def request(self, kind: int, request: object, fds: list[int] | None = None) -> None:
+    def request(
+        self, kind: int, request: object, fds: Sequence[int] = (), *, acknowledged: bool = False
+    ) -> None:
         """Send a request to the forkserver; one is started for a launch if none runs."""
         data = pickle.dumps(request)
         with self._lock:
             try:
                 if self._control is None:
                     raise BrokenPipeError
-                self._send(kind, data, fds or [])
+                self._send(kind, data, fds)
+                if acknowledged:
+                    self._control.recv(1)
             except (BrokenPipeError, ConnectionResetError):
                 # None runs, or it is dead, and then its tasks are too.
                 if kind == LAUNCH:
                     self._start()
-                    self._send(kind, data, fds or [])
+                    self._send(kind, data, fds)
 
-    def _send(self, kind: int, data: bytes, fds: list[int]) -> None:
+    def _send(self, kind: int, data: bytes, fds: Sequence[int]) -> None:
         assert self._control is not None
         socket.send_fds(self._control, [REQUEST.pack(kind, len(data))], fds)
         self._control.sendall(data)
