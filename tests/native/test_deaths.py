@@ -30,7 +30,7 @@ PS0, PS1, W0, W1 = "/job:ps/task:0", "/job:ps/task:1", "/job:worker/task:0", "/j
 
 def test_a_dead_task_is_named_at_once_and_used_again_when_it_is_back(cluster: Cluster) -> None:
     session = cluster.session()
-    session.add(*chain((PS0, lambda: str(current_task().task)), (W1, np.char.upper)))
+    session.add(*chain((PS0, lambda: str(current_task().task)), (W1, str.upper)))
     assert session.run("n1:0") == PS0.upper()
     cluster.servers.pop(PS0).stop()
     for _ in range(3):
@@ -46,7 +46,7 @@ def test_a_dead_task_is_named_at_once_and_used_again_when_it_is_back(cluster: Cl
 
 def test_a_peer_that_restarts_between_steps_is_forgotten(cluster: Cluster) -> None:
     session = cluster.session()
-    session.add(*chain((PS0, lambda: str(current_task().task)), (W1, np.char.upper)))
+    session.add(*chain((PS0, lambda: str(current_task().task)), (W1, str.upper)))
     assert session.run("n1:0") == PS0.upper()
     cluster.servers.pop(PS0).stop()
     cluster.start(PS0)
