@@ -21,7 +21,6 @@ from ._plugin.fixtures import (
 )
 from ._plugin.marker import DESCRIPTION, MarkerCheck
 from ._plugin.options import OPTIONS, add_options, read_options
-from ._plugin.report import ClusterReport
 from ._plugin.watch import WATCH, Watch
 
 __all__ = [
@@ -47,8 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[OPTIONS] = options = read_options(config)
     config.stash[WATCH] = watch = Watch(config, options)
     config.stash[_PREVIOUS] = _observer.observe(watch)
-    for hooks in (MarkerCheck(), watch, ClusterReport(watch, options)):
-        config.pluginmanager.register(hooks, f"localcluster-{type(hooks).__name__}")
+    config.pluginmanager.register(MarkerCheck(), "localcluster-marker")
+    config.pluginmanager.register(watch, "localcluster-watch")
+    if options.logs == "all":
+        watch.begin_to_report()  # the controller of xdist shows logs, and has no cluster of its own
     if options.port_range is not None:
         from . import _ports
 

@@ -19,45 +19,23 @@ LIMIT = 32 * 1024
 
 
 class ClusterReport:
-    """Hooks of one pytest process."""
+    """Hooks of one pytest process; registered with its first cluster."""
 
     def __init__(self, watch: Watch, options: Options) -> None:
         self._watch = watch
         self._options = options
-        self._failure: BaseException | None = None
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self) -> Generator[None, object, object]:
-        __tracebackhide__ = True
-        result = yield
-        self._fail_for_deaths()
-        return result
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
-        __tracebackhide__ = True
-        result = yield
-        self._fail_for_deaths()
-        return result
-
-    def _fail_for_deaths(self) -> None:
-        deaths = self._watch.deaths(known=True)
-        if deaths:
-            try:
-                pytest.fail("\n".join(map(str, deaths)), pytrace=False)
-            except pytest.fail.Exception as failure:
-                self._failure = failure
-                raise
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        # The outcome is known only now: unittest's failures and strict xfails are none before.
+        failure = None
+        if call.excinfo is None and call.when != "setup":  # then the test has yet to run
+            failure = self._fail_for_deaths(call)
+        # The outcome is known only after this: unittest's failures and strict xfails are none yet.
         # The report's own list is what is shown, sent on by xdist and written to junit xml; the
         # item's makes the sections part of the test's later reports, from which junit takes them.
         report = yield
-        failure, self._failure = self._failure, None
         sections: list[tuple[str, str]] = []
         if report.failed:
             sections += self._deaths(call.excinfo.value if call.excinfo else None, failure)
@@ -68,13 +46,24 @@ class ClusterReport:
             report.sections.append((f"Captured {title} {report.when}", text))
         return report
 
+    def _fail_for_deaths(self, call: pytest.CallInfo[None]) -> BaseException | None:
+        """Let the test fail if tasks died in it on their own; return the failure."""
+        deaths = self._watch.deaths(known=True)
+        if not deaths:
+            return None
+        try:
+            pytest.fail("\n".join(map(str, deaths)), pytrace=False)
+        except pytest.fail.Exception as failure:
+            call.excinfo = pytest.ExceptionInfo.from_current()
+            return failure
+
     def _deaths(
         self, error: BaseException | None, failure: BaseException | None
     ) -> Iterator[tuple[str, str]]:
         """Yield what ``error``, the failure of the test, does not say of deaths."""
         texts = [str(d) for d in self._watch.deaths(known=True) if not _tells(error, d)]
         if failure is not None and error is not failure:
-            # unittest keeps a failure to itself, until its report is made, and it hides ours.
+            # unittest keeps a failure to itself until its report is made, and then it hides ours.
             texts.insert(0, str(failure))
         if texts:
             yield "log of deaths", "\n".join(texts)

@@ -73,13 +73,14 @@ class Watch:
     """Keeps track of clusters; ties each to the fixture or test that runs when it is made."""
 
     def __init__(self, config: pytest.Config, options: Options) -> None:
+        self._plugins = config.pluginmanager
         self._options = options
         self._worker = getattr(config, "workerinput", {}).get("workerid", "")
         self._shows_live = config.getoption("capture") == "no" and not self._worker
         self._live: list[Watched] = []
         self._ended: list[Watched] = []
         self._item: pytest.Item | None = None
-        self._phase = ""
+        self._owner: pytest.Item | None = None
         self._fixtures: list[pytest.FixtureRequest] = []
         self._revived: list[tuple[str, LocalCluster]] = []
 
@@ -95,6 +96,7 @@ class Watch:
 
     def launched(self, cluster: LocalCluster) -> None:
         """Begin to watch a cluster; with ``-s`` show what its tasks print, as they print it."""
+        self.begin_to_report()
         follower = None
         if self._shows_live:
             from .._logs import follow
@@ -113,8 +115,15 @@ class Watch:
         """Let a cluster live as long as the fixture being set up, or else the test that runs."""
         if self._fixtures:
             self._fixtures[-1].addfinalizer(cluster.stop)
-        elif self._item is not None and self._phase in ("setup", "call"):
-            self._item.addfinalizer(cluster.stop)
+        elif self._owner is not None:
+            self._owner.addfinalizer(cluster.stop)
+
+    def begin_to_report(self) -> None:
+        """Register what adds to reports, which a suite without clusters need not pay for."""
+        if not self._plugins.has_plugin("localcluster-report"):
+            from .report import ClusterReport
+
+            self._plugins.register(ClusterReport(self, self._options), "localcluster-report")
 
     # -- for fixtures
 
@@ -160,18 +169,9 @@ class Watch:
 
     # -- hooks
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        self._item = item
-        try:
-            return (yield)
-        finally:
-            self._item, self._phase = None, ""
-            self._ended.clear()
-
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        self._phase = "setup"
+        self._item, self._owner = item, item
         self._ended.clear()  # of the last try, where a plugin runs a test again
         names = getattr(item, "fixturenames", ())
         for fixture, cluster in self._revived:
@@ -181,12 +181,12 @@ class Watch:
             watched.begin()
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_call(self) -> None:
-        self._phase = "call"
-
-    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self) -> None:
-        self._phase = "teardown"
+        self._owner = None  # who is being torn down cannot take over a cluster any more
+
+    def pytest_runtest_logfinish(self) -> None:
+        self._item = None
+        self._ended.clear()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
