@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ._channel import renew_all
+from ._channel import close_all, renew_all
 from ._clock import Deadline, now
 from ._config import ClusterConfig
 from ._life import end_all, wait_all_ready
@@ -134,6 +134,8 @@ class LocalCluster:
             if watcher is not None:
                 undo.callback(watcher.stopped, self)
             undo.callback(self._end)
+            for server in self.servers:
+                undo.callback(close_all, server.address)
             self._open = undo
             deadline = self._start_deadline()
             for server in self.servers:

@@ -83,6 +83,8 @@ class Life:
             self.process.signal(signals.SIGKILL)
         else:
             self.process.ask_to_stop()
+        if self.state is not State.RUNNING:
+            self.forgive()  # no such task ends by itself: it is killed
         self.state = State.STOPPED
 
     def finish(self, deadline: Deadline) -> None:
@@ -90,7 +92,8 @@ class Life:
         process = self.process
         if process is None:
             return
-        process.wait(deadline)
+        if process.wait(deadline) is None:
+            self.forgive()  # it is we who kill it
         process.close()
         if process.exitcode is None:
             raise StopError(
@@ -152,9 +155,18 @@ class Life:
 
     def unexpected_death(self) -> ServerExited | None:
         """Return the report of a death that nobody asked for or was told of, if there was one."""
-        lives = self.state in (State.RUNNING, State.SUSPENDED)
-        if lives and not self.forgiven and not self.is_alive():
-            return self._exited(" on its own")
+        if self.forgiven or self.process is None or self.process.exitcode is None:
+            return None
+        lived = self.state in (State.RUNNING, State.SUSPENDED)
+        # It may have been asked to stop when it was dead already, and nobody knew yet.
+        if lived or (self.state is State.STOPPED and self.process.exitcode != 0):
+            return exited(
+                self.place.assignment.context,
+                self.log,
+                self.process.pid,
+                self.process.exitcode,
+                " on its own",
+            )
         return None
 
     def _exited(self, doing: str) -> ServerExited:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _channel, _context, _ports
+from . import _context, _ports
 from ._context import TaskContext
 from ._launch import Launcher, find_launcher
 from ._logs import TaskLog
@@ -61,7 +61,6 @@ def lease_places(
         addresses[task.job].append(lease.address)
         _context.register_token(lease.address, token)
         undo.callback(_context.forget_token, lease.address)
-        undo.callback(_channel.close_all, lease.address)
     spec = ClusterSpec(addresses)
     places = []
     for task, lease in zip(tasks, leases, strict=False):

@@ -101,3 +101,14 @@ class TestProcesses:
         cluster.stop()
         assert cluster.stop_seconds is not None
         assert cluster.stop_seconds < cluster.config.stop_timeout / 2, "nobody had to be waited for"
+
+    def test_a_death_that_nobody_saw_before_the_stop_is_reported(
+        self, cluster: LocalCluster
+    ) -> None:
+        worker = cluster.workers[0]
+        worker.submit(lambda: os.kill(os.getpid(), signal.SIGSEGV))
+        cluster.stop()
+        death = worker.unexpected_death()
+        # It may also have been stopped before it came to that.
+        assert (death is None) == (worker.exitcode == 0)
+        assert worker.join() in (0, -signal.SIGSEGV)
