@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -41,10 +40,6 @@ def test_the_step_of_the_readme(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1)
 
 
-@pytest.mark.skipif(
-    tuple(map(int, version("coverage").split(".")[:2])) < (7, 10),
-    reason="coverage.py measures processes that end by os._exit from release 7.10 on",
-)
 def test_the_recipe_for_coverage_inside_tasks(pytester: pytest.Pytester) -> None:
     (recipe,) = snippets("docs/tutorial.md", "toml")
     pytester.makepyprojecttoml(recipe)
