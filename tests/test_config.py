@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_counts_keep_the_order_worker_ps_others() -> None:
 
 
 def test_an_empty_cluster_is_allowed_and_numpy_counts_are_counts() -> None:
-    assert ClusterConfig(workers=0, ps=np.int64(0)).tasks() == []
+    assert ClusterConfig(workers=0, ps=cast("int", np.int64(0))).tasks() == []
 
 
 @pytest.mark.parametrize("count", [-1, True, False, 1.5, 2.0, "2", None, [1], np.float64(1)])

@@ -211,6 +211,7 @@ def test_nobody_survives_the_test_process(tmp_path: Path, end: str) -> None:
             cluster.workers[0].suspend()
             from pytest_localcluster._launch import process
             (launcher,) = process._launchers.values()
+            print(cluster.servers[0].log.path.parent)
             print(launcher._server.pid, child, *[server.pid for server in cluster.servers])
             sys.stdout.flush()
             {end}
@@ -220,7 +221,8 @@ def test_nobody_survives_the_test_process(tmp_path: Path, end: str) -> None:
     import subprocess
 
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    pids = [int(pid) for pid in done.stdout.split()]
+    folder, *numbers = done.stdout.split()
+    pids = [int(pid) for pid in numbers]
     assert len(pids) == 5, done.stderr
     for pid in pids:
         try:
@@ -233,6 +235,7 @@ def test_nobody_survives_the_test_process(tmp_path: Path, end: str) -> None:
             assert select.select([watch], [], [], 5)[0], f"{pid} lives on"
         finally:
             os.close(watch)
+    assert not Path(folder).exists()
 
 
 def test_reports_name_signals_and_statuses() -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ._server import Server
 
 __all__ = ["create_local_cluster"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 
 def create_local_cluster(

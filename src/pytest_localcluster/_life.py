@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._spec import Task
 
 __all__ = ["Life", "State", "end_all", "wait_all_ready"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 
 class State(enum.Enum):
@@ -106,6 +107,7 @@ class Life:
             )
         if self.state is State.STARTING:
             self.state = State.STOPPED
+            self.forgive()  # the failed start has been reported
 
     def kill(self, signal: int, deadline: Deadline) -> None:
         """Send a signal that the task may die of; after SIGKILL it is dead by the deadline."""

@@ -22,12 +22,17 @@ _KEPT = 1 << 20
 class TaskLog:
     """What one task prints, in a file of its own that only its owner can read.
 
+    Attributes:
+        path: the file.
+        kept: whether it stays when the cluster ends; otherwise its folder goes with it.
+
     A mark is a byte offset; :meth:`since` gives what came after it. The text stays readable
     (its last MiB) when the file is gone.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, kept: bool = True) -> None:
         self.path = path
+        self.kept = kept
         self._remains: tuple[int, bytes] | None = None
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600))
 

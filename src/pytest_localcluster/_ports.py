@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["PortLease", "configure", "lease_port", "lease_ports", "system_holds_ports"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 _TRIES = 64
 _lock = threading.Lock()  # portpicker's tables and our cursor are not safe across threads

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._spec import Task
 
 __all__ = ["Result", "failure", "gather"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 T = TypeVar("T")
 
@@ -97,7 +98,8 @@ def gather(futures: Mapping[S, Future[T]], timeout: float | None) -> list[T]:
     for server, future in futures.items():
         error = future.exception() if future.done() else None
         if error is not None:
-            error.add_note(f"raised in {server.task}")
+            if len(futures) > 1:
+                error.add_note(f"raised in {server.task}")
             raise error
     for server, future in futures.items():
         if not future.done():

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal as signals
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._clock import Deadline
 from ._life import Life, State
 from ._proto.server_pb2 import ServerDef
-from ._results import Result
+from ._results import Result, gather
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from .errors import ServerExited
 
 __all__ = ["Server"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 T = TypeVar("T")
 
@@ -167,13 +167,7 @@ class Server:
             ServerExited: the task died meanwhile.
             Exception: whatever ``fn`` raised, with the remote traceback as its ``__cause__``.
         """
-        future = self.submit(fn, *args, **kwargs)
-        try:
-            return future.result(timeout)
-        except FutureTimeout:
-            if future.done():
-                raise  # the function's own
-            raise self.unfinished(timeout) from None
+        return gather({self: self.submit(fn, *args, **kwargs)}, timeout)[0]
 
     def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
         """Have the task run ``fn`` as :meth:`run` does, after what was submitted before."""

@@ -89,7 +89,7 @@ def open_logs(tasks: list[Task], directory: Path | None, undo: ExitStack) -> lis
         undo.callback(directory.rmdir)
     logs = []
     for task in tasks:
-        log = TaskLog(directory / f"{task.job}-{task.index}.log")
+        log = TaskLog(directory / f"{task.job}-{task.index}.log", kept=kept)
         logs.append(log)
         if not kept:
             undo.callback(log.remove)

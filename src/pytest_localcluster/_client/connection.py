@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .._proto.master_pb2 import SendTensorRequest
 
 __all__ = ["Connection"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 
 class _Line:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .._proto.graph_pb2 import Status
 
 __all__ = ["UnknownSession", "from_call", "raise_status"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 
 class UnknownSession(AbortedError):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 __all__ = ["Feed", "Remote", "in_time"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 Feed = tuple[str, "np.ndarray[Any, Any]"]
 

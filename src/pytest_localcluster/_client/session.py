@@ -22,6 +22,7 @@ from .plan import Plan, key_of
 from .remote import Feed, Remote, in_time
 
 __all__ = ["DeviceAttributes", "Session"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 T = TypeVar("T")
 

@@ -20,10 +20,12 @@ import importlib
 import os
 import pickle
 import selectors
+import shutil
 import signal
 import socket
 import traceback
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_localcluster._launch.child import Child
@@ -64,6 +66,7 @@ class _Forkserver:
         self.owner = owner
         self.failure = failure
         self.closers: list[Callable[[], None]] = []  # what tasks must not inherit
+        self.folders: set[str] = set()  # of logs that nobody asked to keep
         self.pids: dict[int, int] = {}  # by the number that the owner gave the task
         self.tasks: dict[int, tuple[int, int]] = {}  # pid -> its number and status pipe
 
@@ -99,7 +102,10 @@ class _Forkserver:
             self.end()
             return
         if kind == LAUNCH:
-            number, payload = pickle.loads(request)
+            number, payload, folder = pickle.loads(request)
+            self.folders = {
+                known for known in (*self.folders, folder) if known and Path(known).exists()
+            }
             self.launch(number, payload, *fds)
         else:
             self.signal(*pickle.loads(request))
@@ -152,7 +158,7 @@ class _Forkserver:
             os.close(status)
 
     def end(self) -> None:
-        """Take all tasks along, with the groups that they lead."""
+        """Take all tasks along, with the groups that they lead and the logs nobody asked for."""
         for pid in self.tasks:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -160,6 +166,8 @@ class _Forkserver:
         for pid in self.tasks:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .process import ProcessLauncher
 
 __all__ = ["ChildProcess"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 
 class ChildProcess:

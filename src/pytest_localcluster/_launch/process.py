@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from . import Entry
 
 __all__ = ["ProcessLauncher", "launcher", "shutdown"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
@@ -105,7 +106,8 @@ class ProcessLauncher:
         number = next(self._numbers)
         fds = [theirs.fileno(), log_end, status_end]
         try:
-            self.request(LAUNCH, (number, payload), fds)
+            folder = None if log.kept else str(log.path.parent)
+            self.request(LAUNCH, (number, payload, folder), fds)
         except BaseException:
             ours.close()
             os.close(status)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from . import Entry, Serving
 
 __all__ = ["ThreadLauncher", "launcher"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 
 class ThreadLauncher:
