@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import resource
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,6 +75,17 @@ def per_call(call: Callable[[], object], repeat: int) -> float:
         call()
         laps.append(time.perf_counter() - start)
     return statistics.median(laps) * 1000
+
+
+def cpu(command: list[str], cwd: str) -> float:
+    """Run a command; return the milliseconds of processor time that it took.
+
+    What a start-up adds is lost in the noise of the clock on the wall.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=cwd, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime) * 1000
 
 
 def pss(pid: int) -> float | None:

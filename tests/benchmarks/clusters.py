@@ -26,7 +26,7 @@ from pytest_localcluster import (
     variables_initializer,
 )
 
-from ._measure import Row, Stopwatch, per_call, pss
+from ._measure import Row, Stopwatch, cpu, per_call, pss
 
 # The budgets of the foundation, by launcher: start, stop.
 BUDGETS = {"process": (25, 10), "thread": (8, 5)}
@@ -139,14 +139,9 @@ def unused(repeat: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "test_nothing.py").write_text("def test_nothing(): pass\n", encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder]
-        with_it, without = Stopwatch(), Stopwatch()
-        for _ in range(repeat):
-            for watch, extra in ((with_it, []), (without, ["-p", "no:localcluster"])):
-                with watch.lap():
-                    subprocess.run([*command, *extra], cwd=folder, capture_output=True, check=True)
-        pairs = zip(with_it.seconds, without.seconds, strict=True)
-        added = statistics.median(a - b for a, b in pairs) * 1000
-        yield Row("added to a pytest run that uses none", added, budget=5)
+        without = [*command, "-p", "no:localcluster"]
+        added = [cpu(command, folder) - cpu(without, folder) for _ in range(repeat)]
+        yield Row("CPU added to a pytest run without", statistics.median(added), budget=5)
 
 
 SUITE = """
