@@ -141,7 +141,7 @@ def unused(repeat: int) -> Iterator[Row]:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder]
         without = [*command, "-p", "no:localcluster"]
         added = [cpu(command, folder) - cpu(without, folder) for _ in range(repeat)]
-        yield Row("CPU added to a pytest run without", statistics.median(added), budget=5)
+        yield Row("CPU added to a run that uses none", statistics.median(added), budget=5)
 
 
 SUITE = """
