@@ -71,10 +71,10 @@ protos: $(PROTOS_VENV)/.installed ## generate src/pytest_localcluster/_proto fro
 	$(PROTOS_VENV)/bin/python tools/protos.py
 
 # Without bytecode an import costs three times what a user's does.
-bench: $(VENV)/.installed-test ## measure; peers too, where `make bench-peers` has put them
+bench: $(VENV)/.installed-test ## measure; peers too, where `make bench-peers` has been
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.benchmarks --peers $(PEERS_VENV)/bin/python
 
-bench-peers: $(PEERS_VENV)/.installed ## install TensorFlow, Dask and Ray to be measured beside us
+bench-peers: $(PEERS_VENV)/.installed bench ## install TensorFlow, Dask and Ray, and measure beside them
 
 clean: ## remove what was built; the venvs too
 	rm -rf $(VENV) $(OLDEST_VENV) $(PROTOS_VENV) $(PEERS_VENV) $(WHEEL_VENV) docs/_build build dist
