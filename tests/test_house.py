@@ -34,6 +34,7 @@ FLOORS = {
     "_client": 2,
     "_launch": 2,
     "_runtimes": 2,
+    "_exit": 3,
     "_observer": 3,
     "_results": 3,
     "_setup": 3,

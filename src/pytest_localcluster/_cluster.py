@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import atexit
+import os
 import secrets
-from contextlib import ExitStack, suppress
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ._channel import close_all, renew_all
 from ._clock import Deadline, now
 from ._config import ClusterConfig
+from ._exit import forget, stop_at_exit
 from ._life import end_all, wait_all_ready
 from ._observer import observer
 from ._results import failure, gather
 from ._server import Server
 from ._setup import client_environment, find_runtimes, lease_places, open_logs
 from ._spec import ClusterSpec, Task
-from .errors import ClusterError, PortError, SpecError, StartError, StopError
+from .errors import ClusterError, PortError, ServerExited, SpecError, StartError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
@@ -72,6 +73,8 @@ class LocalCluster:
         self._token = secrets.token_hex(16)
         self._spec: ClusterSpec | None = None
         self._open: ExitStack | None = None
+        self._owner = os.getpid()
+        self._lock = threading.RLock()  # one start, stop, restart or reset at a time
 
     @property
     def spec(self) -> ClusterSpec:
@@ -109,17 +112,18 @@ class LocalCluster:
             StartError: a task did not come up; nothing is left of the others.
             PortError: no ports are to be had.
         """
-        if self._open is not None:
-            raise ClusterError("this cluster runs already", remedy="stop() it first")
-        began = now()
-        try:
-            self._start()
-        except StartError as error:
-            if not isinstance(error.__cause__, PortError):
-                raise
-            self._start()  # a stranger took one of our ports by name before our server listened
-        self.start_seconds = now() - began
-        return self
+        with self._lock:
+            if self._open is not None:
+                raise ClusterError("this cluster runs already", remedy="stop() it first")
+            began = now()
+            try:
+                self._start()
+            except StartError as error:
+                if not isinstance(error.__cause__, PortError):
+                    raise
+                self._start()  # a stranger took one of our ports by name before our server did
+            self.start_seconds = now() - began
+            return self
 
     def _start(self) -> None:
         with ExitStack() as undo:
@@ -145,7 +149,8 @@ class LocalCluster:
                 watcher.launched(self)
             wait_all_ready([server._life for server in self.servers], deadline)
             self._open = undo.pop_all()
-        _running.add(self)
+        self._owner = os.getpid()
+        stop_at_exit(self)
 
     def _start_deadline(self) -> Deadline:
         seconds = self.config.start_timeout
@@ -161,15 +166,18 @@ class LocalCluster:
         Raises:
             StopError: something would not die; everything else is gone all the same.
         """
-        opened, self._open = self._open, None
-        if opened is None:
-            return
-        _running.discard(self)
-        began = now()
-        try:
-            opened.close()
-        finally:
-            self.stop_seconds = now() - began
+        if self._owner != os.getpid():
+            return  # a fork of the test process; the cluster is its parent's
+        with self._lock:
+            opened, self._open = self._open, None
+            if opened is None:
+                return
+            forget(self)
+            began = now()
+            try:
+                opened.close()
+            finally:
+                self.stop_seconds = now() - began
 
     def _end(self) -> None:
         lives = [server._life for server in reversed(self.servers)]  # the last started goes first
@@ -217,6 +225,7 @@ class LocalCluster:
     def run(
         self,
         fn: Callable[..., T],
+        /,
         *args: Any,
         job: str = "worker",
         timeout: float | None = None,
@@ -234,43 +243,39 @@ class LocalCluster:
         return gather(futures, timeout)
 
     def reset(self) -> None:
-        """Bring every task back to the state just after start; dead tasks are started again.
+        """Bring every task's server back to the state just after start.
 
-        Sessions open themselves again; what they had left on the tasks is gone.
+        Sessions open themselves again; what they had left on the tasks is gone. A task that is
+        dead, suspended or busy is restarted. What functions changed in a task's interpreter
+        (its environment, directory, modules) stays as it is: restart() begins that anew.
         """
         self._check_running("reset")
-        futures = {}
-        for server in self.servers:
-            future = server._life.reset()
-            if future is not None:
-                futures[server] = future
-        rest = [server for server in self.servers if server not in futures]
-        deadline = self._start_deadline()
-        error = failure(futures, deadline)
-        if error is not None:
-            raise error
-        for server in rest:
-            server.restart()
+        with self._lock:
+            futures = {server: server._life.reset() for server in self.servers}
+            error = failure({s: f for s, f in futures.items() if f}, self._start_deadline())
+            if error is not None:
+                raise error
+            for server, future in futures.items():
+                if future is None:
+                    server.restart()
 
     def restart_dead(self) -> list[Server]:
         """Start the tasks again that have died or were stopped; return them."""
         self._check_running("restart tasks")
-        dead = [server for server in self.servers if not server.is_alive()]
-        for server in dead:
-            server.restart()
-        return dead
+        with self._lock:
+            dead = [server for server in self.servers if not server.is_alive()]
+            for server in dead:
+                server.restart()
+            return dead
 
     def _restarted(self, server: Server) -> None:
         """Have the others, and our sessions, forget what they knew of a task that began anew."""
         renew_all(server.address)
-        futures = {}
-        for other in self.servers:
-            future = other._life.forget(server.task) if other is not server else None
-            if future is not None:
-                futures[other] = future
-        error = failure(futures, self._start_deadline())
-        if error is not None and not isinstance(error, StartError):
-            raise error
+        others = [other for other in self.servers if other is not server]
+        futures = {other: other._life.forget(server.task) for other in others}
+        error = failure({s: f for s, f in futures.items() if f}, self._start_deadline())
+        if error is not None and not isinstance(error, ServerExited):
+            raise error  # the death of another one is reported as its own
 
     def environ(self, task: str | Task | Server | None = None) -> dict[str, str]:
         """Return what a subprocess needs in its environment to join.
@@ -287,13 +292,3 @@ class LocalCluster:
         state = "running" if self._open is not None else "not running"
         jobs = ", ".join(f"{count} {job}" for job, count in self.config.counts().items() if count)
         return f"<LocalCluster of {jobs or 'no tasks'}: {state}>"
-
-
-_running: set[LocalCluster] = set()
-
-
-@atexit.register
-def _stop_all() -> None:
-    for cluster in list(_running):
-        with suppress(StopError):
-            cluster.stop()

@@ -24,6 +24,10 @@ __all__ = ["Life", "State", "end_all", "wait_all_ready"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 
+_ENDING = {signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT}
+"""Signals that a program may answer by ending in its own way."""
+
+
 class State(enum.Enum):
     """What was last done to a task; what it does on its own shows in its process."""
 
@@ -43,6 +47,7 @@ class Life:
         process: its last process, None before the first.
         state: what was last done to it.
         forgiven: whether its death is no surprise: it was asked for, or the test knows of it.
+        asked: the signals that it was sent, any of which it may die of.
     """
 
     def __init__(self, place: Place, log: TaskLog) -> None:
@@ -51,6 +56,8 @@ class Life:
         self.process: Process | None = None
         self.state = State.NEW
         self.forgiven = False
+        self.asked: set[int] = set()
+        self._death: ServerExited | None = None  # of an earlier life, not forgiven
 
     @property
     def task(self) -> Task:
@@ -64,9 +71,12 @@ class Life:
     def launch(self) -> None:
         """Start the task without waiting for it."""
         assignment, runtime, launcher, lease = self.place
+        self._death = self.unexpected_death()
         lease.hand_over()
+        self.log.begin()
         self.state = State.STARTING
         self.forgiven = False
+        self.asked.clear()
         entry = Entry(partial(runtime.serve, assignment), assignment.context)
         self.process = launcher.launch(entry, self.log)
 
@@ -112,8 +122,8 @@ class Life:
     def kill(self, signal: int, deadline: Deadline) -> None:
         """Send a signal that the task may die of; after SIGKILL it is dead by the deadline."""
         process = self.living("kill")
+        self.asked.add(signal)
         process.signal(signal)
-        self.forgive()
         if signal == signals.SIGKILL:
             self.state = State.KILLED
             process.wait(deadline)
@@ -154,22 +164,24 @@ class Life:
     def forgive(self) -> None:
         """Let its death count as no surprise."""
         self.forgiven = True
+        self._death = None
 
     def unexpected_death(self) -> ServerExited | None:
         """Return the report of a death that nobody asked for or was told of, if there was one."""
-        if self.forgiven or self.process is None or self.process.exitcode is None:
-            return None
+        process = self.process
+        code = None if process is None else process.exitcode
+        if process is None or code is None or self.forgiven or self._was_asked(code):
+            return self._death
         lived = self.state in (State.RUNNING, State.SUSPENDED)
         # It may have been asked to stop when it was dead already, and nobody knew yet.
-        if lived or (self.state is State.STOPPED and self.process.exitcode != 0):
-            return exited(
-                self.place.assignment.context,
-                self.log,
-                self.process.pid,
-                self.process.exitcode,
-                " on its own",
-            )
-        return None
+        if lived or (self.state is State.STOPPED and code != 0):
+            context = self.place.assignment.context
+            return exited(context, self.log, process.pid, code, " on its own")
+        return self._death
+
+    def _was_asked(self, code: int) -> bool:
+        """Tell whether a test's kill() may have come to this end."""
+        return -code in self.asked or (code >= 0 and not self.asked.isdisjoint(_ENDING))
 
     def _exited(self, doing: str) -> ServerExited:
         context, process = self.place.assignment.context, self.process

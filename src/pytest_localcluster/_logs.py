@@ -24,6 +24,7 @@ class TaskLog:
 
     Attributes:
         path: the file.
+        begun: the mark of when its task was last started.
         kept: whether it stays when the cluster ends; otherwise its folder goes with it.
 
     A mark is a byte offset; :meth:`since` gives what came after it. The text stays readable
@@ -33,12 +34,13 @@ class TaskLog:
     def __init__(self, path: Path, *, kept: bool = True) -> None:
         self.path = path
         self.kept = kept
+        self.begun = 0
         self._remains: tuple[int, bytes] | None = None
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600))
+        os.close(self.open())
 
     def open(self) -> int:
         """Return a new descriptor that appends to the file; the caller closes it."""
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def write(self, text: str) -> None:
         """Append a line of our own."""
@@ -52,36 +54,45 @@ class TaskLog:
         """Return everything printed so far."""
         return self.since(0)
 
-    def tail(self, lines: int = 20) -> str:
-        """Return the last ``lines`` lines."""
-        size = self.mark()
-        text = self.since(max(0, size - 4096 * max(1, lines)))
-        return "".join(text.splitlines(keepends=True)[-lines:]) if lines > 0 else ""
+    def begin(self) -> None:
+        """Remember that the task is started now."""
+        self.begun = self.mark()
+
+    def tail(self, lines: int = 20, since: int = 0) -> str:
+        """Return the last ``lines`` lines of what was printed after the mark ``since``."""
+        start = max(since, self.mark() - 4096 * max(1, lines))
+        return "".join(self.since(start).splitlines(keepends=True)[-lines:]) if lines > 0 else ""
 
     def mark(self) -> int:
-        """Return the offset of the end, in bytes."""
+        """Return the offset of the end, in bytes; 0 if somebody has deleted the file."""
         if self._remains is not None:
             return self._remains[0] + len(self._remains[1])
-        return self.path.stat().st_size
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def since(self, mark: int) -> str:
         """Return what was printed after ``mark``; bytes that are not UTF-8 are shown as U+FFFD."""
+        return self._read(mark).decode(errors="replace")
+
+    def _read(self, mark: int) -> bytes:
         if self._remains is not None:
             start, content = self._remains
-            return content[max(0, mark - start) :].decode(errors="replace")
-        with self.path.open("rb") as file:
-            file.seek(mark)
-            return file.read().decode(errors="replace")
+            return content[max(0, mark - start) :]
+        try:
+            with self.path.open("rb") as file:
+                file.seek(mark)
+                return file.read()
+        except FileNotFoundError:
+            return b""
 
     def remove(self) -> None:
         """Delete the file; its last part stays readable here. Idempotent."""
         if self._remains is None:
             start = max(0, self.mark() - _KEPT)
-            with self.path.open("rb") as file:
-                file.seek(start)
-                self._remains = (start, file.read())
-            with contextlib.suppress(FileNotFoundError):
-                self.path.unlink()
+            self._remains = (start, self._read(start))
+            self.path.unlink(missing_ok=True)
 
     def __repr__(self) -> str:
         return f"<TaskLog {self.path}: {self.mark()} bytes>"

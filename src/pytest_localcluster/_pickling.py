@@ -7,18 +7,21 @@ that way, so that an instance of a test's class is an instance of that very clas
 
 from __future__ import annotations
 
+import builtins
 import functools
+import importlib
 import inspect
 import io
 import os
 import pickle
+import re
 import sys
 import sysconfig
 import threading
 import traceback
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType, NoneType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -52,8 +55,7 @@ def dumps(obj: object) -> bytes:
         with suppress(pickle.PicklingError, AttributeError, TypeError):
             return pickle.dumps(obj, pickle.HIGHEST_PROTOCOL)
     with _by_value(obj):
-        data: bytes = cloudpickle.dumps(obj)
-    return data
+        return _dump(_Pickler, obj)
 
 
 def _is_compiled(obj: object) -> bool:
@@ -61,13 +63,19 @@ def _is_compiled(obj: object) -> bool:
         callable(obj)
         and type(obj).__module__ in ("numpy", "builtins")
         and not isinstance(obj, (type, FunctionType, MethodType))
+        # A method of an object takes that along: see reducer_override.
+        and isinstance(getattr(obj, "__self__", None), (ModuleType, NoneType))
     )
 
 
 def dumps_back(obj: object) -> bytes:
     """Pickle ``obj``, in a task, for the process that sent the task its functions."""
+    return _dump(_BackPickler, obj)
+
+
+def _dump(pickler: type[_Pickler], obj: object) -> bytes:
     buffer = io.BytesIO()
-    _BackPickler(buffer).dump(obj)
+    pickler(buffer).dump(obj)
     return buffer.getvalue()
 
 
@@ -99,7 +107,42 @@ def load_exception(data: bytes, text: str) -> BaseException | None:
     return error
 
 
-class _BackPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """Names what is there once in every process, where cloudpickle would send a copy of it."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type) and obj.__module__ == "builtins":
+            home = _home_of(obj)
+            if home is not None:
+                return _named, (home, obj.__qualname__)
+        for module, name in _GENERATORS:
+            # Functions such as random.random are its methods: a copy of its state would make
+            # every task draw the same numbers, at every call.
+            if module in sys.modules and obj is getattr(sys.modules[module], name, None):
+                return _named, (module, name)
+        return super().reducer_override(obj)
+
+
+_GENERATORS = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))
+"""The hidden global generators."""
+
+
+def _home_of(kind: type) -> str | None:
+    """Return where a class is found that says it were a builtin, as pytest's outcomes do."""
+    name = kind.__qualname__
+    if getattr(builtins, name, None) is kind:
+        return None
+    for home, module in list(sys.modules.items()):
+        if getattr(module, "__dict__", {}).get(name) is kind:
+            return home
+    return None
+
+
+def _named(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+class _BackPickler(_Pickler):
     """Refers to a class that came by value instead of sending a copy of it back."""
 
     def reducer_override(self, obj: Any) -> Any:
@@ -143,25 +186,23 @@ def _by_value(obj: object) -> Iterator[None]:
 @functools.lru_cache(maxsize=1)
 def _test_modules(loaded: int) -> tuple[ModuleType, ...]:
     """Return the test modules and conftests among the ``loaded`` modules of this process."""
-    return tuple(
-        module
-        for name, module in list(sys.modules.items())
-        if _is_rewritten(module)
-        and (
-            Path(module.__file__ or "").name == "conftest.py"
-            or name.rpartition(".")[2].startswith("test_")
-            or name.endswith("_test")
-        )
-    )
+    named = [m for name, m in list(sys.modules.items()) if _TEST.fullmatch(name)]
+    return tuple(module for module in named if _is_own(module))
+
+
+_TEST = re.compile(r"(.*\.)?(conftest|test_\w+|\w+_test)")
 
 
 def _is_rewritten(module: Any) -> bool:
     """Tell whether pytest loaded this module as test code, which a task cannot import alike."""
     loader = getattr(getattr(module, "__spec__", None), "loader", None)
-    if type(loader).__name__ != "AssertionRewritingHook":
-        return False
+    return type(loader).__name__ == "AssertionRewritingHook" and _is_own(module)
+
+
+def _is_own(module: Any) -> bool:
+    """Tell whether a module belongs to the tests: it is neither installed nor one of ours."""
     file = getattr(module, "__file__", None) or ""
-    return not file.startswith((_HERE, *_INSTALLED))
+    return bool(file) and not file.startswith((_HERE, *_INSTALLED))
 
 
 def _module_of(obj: Any) -> ModuleType | None:

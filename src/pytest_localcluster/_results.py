@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from .errors import ClusterError, ServerExited
+from .errors import ClusterError, ServerExited, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -94,6 +94,9 @@ def failure(futures: Mapping[S, Future[None]], deadline: Deadline) -> ClusterErr
 
 def gather(futures: Mapping[S, Future[T]], timeout: float | None) -> list[T]:
     """Return what all servers return; raise the first failure at once, whichever it comes from."""
+    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and timeout >= 0):
+        raise SpecError(f"timeout={timeout!r} is no time to wait", remedy="use seconds, or None")
     wait(futures.values(), timeout, FIRST_EXCEPTION)
     for server, future in futures.items():
         error = future.exception() if future.done() else None

@@ -11,6 +11,7 @@ from ._clock import Deadline
 from ._life import Life, State
 from ._proto.server_pb2 import ServerDef
 from ._results import Result, gather
+from .errors import ServerExited, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ._proto.config_pb2 import ConfigProto
     from ._setup import Place
     from ._spec import Task
-    from .errors import ServerExited
 
 __all__ = ["Server"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
@@ -115,11 +115,12 @@ class Server:
         that the test process has now. Tasks and sessions that knew it find it again by themselves.
         """
         self.cluster._check_running(f"restart {self.task}")
-        self.stop()
-        self._life.place.lease.take_back()
-        self._life.launch()
-        self._life.wait_ready(self.cluster._start_deadline())
-        self.cluster._restarted(self)
+        with self.cluster._lock:
+            self.stop()
+            self._life.place.lease.take_back()
+            self._life.launch()
+            self._life.wait_ready(self.cluster._start_deadline())
+            self.cluster._restarted(self)
 
     def kill(self, signal: int = signals.SIGKILL) -> None:
         """Send the task a signal; after SIGKILL it is dead when this returns.
@@ -128,8 +129,11 @@ class Server:
         was asked for like this does not fail the test.
 
         Raises:
+            SpecError: there is no such signal.
             UnsupportedError: the task is a thread.
         """
+        if isinstance(signal, bool) or signal not in signals.valid_signals():
+            raise SpecError(f"{signal!r} is no signal", remedy="use signal.SIGTERM or its like")
         self._life.kill(signal, Deadline(self.cluster.config.stop_timeout))
 
     def suspend(self) -> None:
@@ -155,7 +159,7 @@ class Server:
                 self.resume()
 
     def run(
-        self, fn: Callable[..., T], *args: Any, timeout: float | None = None, **kwargs: Any
+        self, fn: Callable[..., T], /, *args: Any, timeout: float | None = None, **kwargs: Any
     ) -> T:
         """Run ``fn(*args, **kwargs)`` in the task's main thread and return its result.
 
@@ -169,7 +173,7 @@ class Server:
         """
         return gather({self: self.submit(fn, *args, **kwargs)}, timeout)[0]
 
-    def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Have the task run ``fn`` as :meth:`run` does, after what was submitted before."""
         process = self._life.living(f"run {getattr(fn, '__qualname__', fn)} in")
         return Result(process.call(fn, args, kwargs), self._life.forgive)

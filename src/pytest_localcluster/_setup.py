@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +87,7 @@ def open_logs(tasks: list[Task], directory: Path | None, undo: ExitStack) -> lis
         directory.mkdir(parents=True, exist_ok=True)
     else:
         directory = Path(tempfile.mkdtemp(prefix="pytest-localcluster-"))
-        undo.callback(directory.rmdir)
+        undo.callback(shutil.rmtree, directory, ignore_errors=True)
     logs = []
     for task in tasks:
         log = TaskLog(directory / f"{task.job}-{task.index}.log", kept=kept)

@@ -16,6 +16,7 @@ import random
 import signal
 import sys
 import threading
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from pytest_localcluster import _context, _pickling
@@ -70,7 +71,8 @@ class Child:
             self.tell("failed", 0, data, text)
             os._exit(1)
         del self.payload
-        self.tell("ready", os.getpid())
+        self.pid = os.getpid()
+        self.tell("ready", self.pid)
         threading.Thread(target=self.listen, name="control", daemon=True).start()
         while (call := self.calls.get()) is not None and self.begins_call():
             self.answer(*call)
@@ -137,23 +139,33 @@ class Child:
         try:
             function, args, kwargs = _pickling.loads(call)
             result = function(*args, **kwargs)
-            message = "returned", number, _pickling.dumps_back(result)
+            message = "returned", number, self.pickle(function, result)
         except (SystemExit, KeyboardInterrupt) as error:
             # As anywhere: these end the process, and that is how the test hears of it.
             code = error.code if isinstance(error, SystemExit) else 1
-            if code is not None and not isinstance(code, int):
-                sys.stderr.write(f"{code}\n")
+            if not isinstance(code, (int, NoneType)) or isinstance(error, KeyboardInterrupt):
+                sys.stderr.write(_pickling.dump_exception(error)[1])
                 code = 1
             self.calling = False
             self.leave(code or 0)
         except BaseException as error:
             message = "raised", number, *_pickling.dump_exception(error)
+        if os.getpid() != self.pid:
+            self.leave()  # the function forked, and this is not the process that was asked
         _flush()  # what it printed is in the log before the test goes on
         self.tell(*message)
 
+    def pickle(self, function: Any, result: object) -> bytes:
+        try:
+            return _pickling.dumps_back(result)
+        except Exception as error:
+            name = getattr(function, "__qualname__", function)
+            error.add_note(f"{name} returned {type(result).__name__!r}, which goes back pickled")
+            raise
+
     def leave(self, code: int = 0) -> None:
         """End now, without taking the server down politely, which only costs time."""
-        if not self.calling:
+        if not self.calling and os.getpid() == self.pid:
             atexit._run_exitfuncs()
         _flush()
         os._exit(code)

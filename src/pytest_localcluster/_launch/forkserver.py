@@ -41,6 +41,7 @@ def main(control: int, owner: int, preload: list[str]) -> None:
     """Be the forkserver of the process ``owner``, which talks over the socket ``control``."""
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
+    os.write(1, b"ready to import\n")  # from here on the dump signal does no harm
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     _Forkserver(socket.socket(fileno=control), owner, _preload(preload)).serve()
@@ -133,7 +134,7 @@ class _Forkserver:
 
     def signal(self, number: int, signum: int) -> None:
         pid = self.pids.get(number)
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             if pid is None:
                 raise ProcessLookupError
             if signum in _GROUP_SIGNALS:

@@ -104,6 +104,8 @@ class ChildProcess:
             data, text = rest
             cause = _pickling.load_exception(data, text)
             what = text.rstrip().rpartition("\n")[2]
+            if cause is not None:
+                what = f"{type(cause).__name__}: {cause}".partition("\n")[0]
             raise reports.start_failed(self._context, self._log, self.pid, what) from cause
         self._ready = True
 
@@ -162,7 +164,8 @@ class ChildProcess:
         try:
             self._tell(kind, number, *rest)
         except OSError:
-            self._bury()
+            if self._calls.pop(number, None) is not None:
+                future.set_exception(self._exited(self.wait(Deadline(1.0))))
         return future
 
     def _tell(self, *message: object) -> None:
@@ -175,7 +178,9 @@ class ChildProcess:
                 kind, number, *rest = receive(self._control)
             except (EOFError, OSError):
                 break
-            future = self._calls.pop(number)
+            future = self._calls.pop(number, None)
+            if future is None:
+                continue  # whoever asked has been told otherwise
             try:
                 if kind == "returned":
                     future.set_result(_pickling.loads(rest[0]))
@@ -183,7 +188,11 @@ class ChildProcess:
                     future.set_exception(self._raised(*rest))
             except Exception as error:  # the result would not be read
                 future.set_exception(error)
-        self._bury()
+        code = self.wait(Deadline(1.0))
+        while self._calls:
+            with contextlib.suppress(KeyError):
+                _, future = self._calls.popitem()
+                future.set_exception(self._exited(code))
 
     def _raised(self, data: bytes, text: str) -> BaseException:
         error = _pickling.load_exception(data, text)
@@ -197,13 +206,8 @@ class ChildProcess:
             )
         return error
 
-    def _bury(self) -> None:
-        """Tell all who wait for a result that none will come."""
-        code = self.wait(Deadline(1.0))
-        while self._calls:
-            with contextlib.suppress(KeyError):
-                _, future = self._calls.popitem()
-                future.set_exception(reports.exited(self._context, self._log, self.pid, code))
+    def _exited(self, code: int | None) -> ClusterError:
+        return reports.exited(self._context, self._log, self.pid, code)
 
     def ask_to_stop(self) -> None:
         if self._stuck:

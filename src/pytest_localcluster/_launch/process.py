@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,22 +101,19 @@ class ProcessLauncher:
         payload = pickle.dumps(
             (environ, directory, sys.path, _pickling.dumps((entry.serve, entry.context)))
         )
-        ours, theirs = socket.socketpair()
-        status, status_end = os.pipe()
-        log_end = log.open()
         number = next(self._numbers)
-        fds = [theirs.fileno(), log_end, status_end]
-        try:
-            folder = None if log.kept else str(log.path.parent)
-            self.request(LAUNCH, (number, payload, folder), fds)
-        except BaseException:
-            ours.close()
-            os.close(status)
-            raise
-        finally:
-            theirs.close()
-            os.close(log_end)
-            os.close(status_end)
+        folder = None if log.kept else str(log.path.parent)
+        with ExitStack() as failed, ExitStack() as sent:
+            ours, theirs = socket.socketpair()
+            failed.callback(ours.close)
+            sent.callback(theirs.close)
+            status, status_end = os.pipe()
+            failed.callback(os.close, status)
+            sent.callback(os.close, status_end)
+            output = log.open()
+            sent.callback(os.close, output)
+            self.request(LAUNCH, (number, payload, folder), [theirs.fileno(), output, status_end])
+            failed.pop_all()
         return ChildProcess(self, number, entry, log, ours, status)
 
     def request(
@@ -177,8 +175,9 @@ class ProcessLauncher:
         """Have the forkserver print the stacks of its threads, and return them."""
         with self._lock:
             mark = self._printed()
-            if self._server is not None:
-                self._server.send_signal(DUMP_SIGNAL)
+            if self._server is None or not mark:
+                return ""  # its interpreter has not come to our code yet
+            self._server.send_signal(DUMP_SIGNAL)
             return settle(self._printed, self.said, mark, Deadline(1.0))
 
     def close(self) -> None:

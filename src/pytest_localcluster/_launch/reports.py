@@ -88,5 +88,5 @@ def _where(context: TaskContext, pid: int | None) -> dict[str, Any]:
 
 
 def _tail(log: TaskLog) -> str | None:
-    text = log.tail(TAIL)
+    text = log.tail(TAIL, since=log.begun)
     return f"last log lines of {log.path}:\n{text}" if text.strip() else None
