@@ -170,3 +170,37 @@ def test_session_cluster_is_not_blamed_twice(pytester: pytest.Pytester, run: Run
         """
     )
     run().assert_outcomes(passed=2, failed=1)
+
+
+def test_a_death_that_a_restart_or_reset_mended(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+
+        def die(server):
+            future = server.submit(os._exit, 9)
+            while not future.done():
+                os.sched_yield()
+
+        def test_restart(local_cluster):
+            die(local_cluster.workers[0])
+            local_cluster.workers[0].restart()
+
+        @pytest.mark.cluster(scope="module")
+        class TestShared:
+            def test_reset(self, local_cluster):
+                die(local_cluster.workers[0])
+                local_cluster.reset()
+
+            def test_after(self, local_cluster):
+                assert local_cluster.run(lambda: 1) == [1]
+
+            def test_again(self, local_cluster):
+                die(local_cluster.workers[0])
+                local_cluster.reset()
+        """
+    )
+    result = run()
+    result.assert_outcomes(passed=1, failed=3)
+    result.stdout.fnmatch_lines(["*/job:worker/task:0 exited with status 9 on its own*"])

@@ -11,6 +11,7 @@ import itertools
 import re
 import sys
 from collections.abc import Generator, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,14 @@ class Watched:
         self.cluster = cluster
         self._follower = follower
         self._marks: dict[Server, int] = {}
-        self._known_dead: set[Server] = set()
+        self._known: AbstractSet[tuple[Server, int | None]] = (
+            set()
+        )  # deaths, by whose and which process
 
     def begin(self) -> None:
         """Count from here: a test begins."""
         self._marks = {server: server.log.mark() for server in self.cluster.servers}
-        self._known_dead = {s for s in self.cluster.servers if s.unexpected_death() is not None}
+        self._known = self._dead().keys()
 
     def printed(self, limit: int) -> Iterator[tuple[Server, str, int]]:
         """Yield each task that printed since the last call, what, and how many bytes were cut."""
@@ -54,14 +57,14 @@ class Watched:
 
         With ``known`` they count as reported from now on.
         """
-        found = {
-            server: death
-            for server in self.cluster.servers
-            if server not in self._known_dead and (death := server.unexpected_death()) is not None
-        }
+        found = {which: death for which, death in self._dead().items() if which not in self._known}
         if known:
-            self._known_dead |= found.keys()
+            self._known = self._known | found.keys()
         return list(found.values())
+
+    def _dead(self) -> dict[tuple[Server, int | None], ServerExited]:
+        deaths = ((server, server.unexpected_death()) for server in self.cluster.servers)
+        return {(server, death.pid): death for server, death in deaths if death is not None}
 
     def ended(self) -> None:
         """Show what is left of the live output."""
