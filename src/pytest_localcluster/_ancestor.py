@@ -27,6 +27,7 @@ def create_local_cluster(
 
     Called while a fixture is being set up, its servers live as long as that fixture; called in a
     test, until the test ends; otherwise until the interpreter exits, or ``server.cluster.stop()``.
+    Under pytest it begins with what the command line and the ini file ask for, as fixtures do.
 
     Args:
         num_workers: tasks of job ``worker``.
@@ -44,7 +45,9 @@ def create_local_cluster(
         StartError: a task did not come up.
         ImportError: portpicker cannot be imported.
     """
-    base = ClusterConfig().replace(
+    watcher = observer()
+    defaults = ClusterConfig() if watcher is None else watcher.defaults()
+    wanted = defaults.replace(
         workers=num_workers,
         ps=num_ps,
         protocol=protocol,
@@ -52,8 +55,7 @@ def create_local_cluster(
         ps_config=ps_config,
         **config,
     )
-    cluster = LocalCluster(base)
-    watcher = observer()
+    cluster = LocalCluster(wanted)
     if watcher is not None:
         watcher.created(cluster)
     cluster.start()

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ._cluster import LocalCluster
+    from ._config import ClusterConfig
 
 __all__ = ["Observer", "observe", "observer"]
 
 
 class Observer(Protocol):
-    """What a cluster tells of itself."""
+    """What a cluster tells of itself, and asks."""
 
     def log_dir(self, cluster: LocalCluster) -> Path | None:
         """Return a new folder for the logs of a cluster about to start; None keeps none."""
@@ -26,6 +27,9 @@ class Observer(Protocol):
 
     def stopped(self, cluster: LocalCluster) -> None:
         """Learn that it was stopped, also after a start that failed; its logs can still be read."""
+
+    def defaults(self) -> ClusterConfig:
+        """Return the config that create_local_cluster() begins with."""
 
     def created(self, cluster: LocalCluster) -> None:
         """Take over the life of a cluster that create_local_cluster() made, before it starts."""

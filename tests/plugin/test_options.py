@@ -88,6 +88,8 @@ BAD = [
     ("--cluster-port-range", "300-200", ["LOW must not be above HIGH"]),
     ("--cluster-port-range", "0-99999", ["ports go from 1 to 65535"]),
     ("--cluster-log-dir", "test_it.py/logs", ["test_it.py is a file; name a folder"]),
+    ("--cluster-log-dir", "/proc/x/y", ["no file can be made there", "name a folder that you may"]),
+    ("--cluster-log-dir", "/proc", ["no file can be made there", "name a folder that you may"]),
 ]
 
 
@@ -161,3 +163,32 @@ def test_the_range_ends_with_the_run(pytester: pytest.Pytester) -> None:
 
     test_port_range_is_leased_from(pytester)
     assert _ports._range is None
+
+
+def test_the_folder_for_logs_is_there_from_the_start(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    pytester.runpytest_inprocess("--cluster-log-dir=build/logs").assert_outcomes(passed=1)
+    assert list((pytester.path / "build" / "logs").iterdir()) == []
+
+
+def test_create_local_cluster_begins_with_the_options(pytester: pytest.Pytester, ini: Ini) -> None:
+    ini("cluster_start_timeout = 30\ncluster_preload = json\n")
+    pytester.makepyfile(
+        """
+        from pytest_localcluster import create_local_cluster
+
+        def test_it():
+            (worker,), _ = create_local_cluster(1, 0)
+            config = worker.cluster.config
+            assert (config.launcher, config.start_timeout) == ("thread", 30)
+            assert config.preload == ("json",)
+
+        def test_its_caller_knows_better():
+            (worker,), _ = create_local_cluster(1, 0, start_timeout=20, preload=())
+            config = worker.cluster.config
+            assert (config.launcher, config.start_timeout) == ("thread", 20)
+            assert config.preload == ()
+        """
+    )
+    result = pytester.runpytest_subprocess("--cluster-launcher=thread")
+    result.assert_outcomes(passed=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -156,6 +157,14 @@ def _folder(config: pytest.Config, text: str) -> Path:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         raise ValueError(f"{existing} is a file; name a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"no file can be made there ({error.strerror}); name a folder that you may write to"
+        ) from None
     # xdist hands the options to its workers, and theirs may be another directory.
     config.option.cluster_log_dir = str(folder)
     return folder

@@ -19,6 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     from .._cluster import LocalCluster
+    from .._config import ClusterConfig
     from .._logs import Follower
     from .._server import Server
     from ..errors import ServerExited
@@ -40,17 +41,25 @@ class Watched:
 
     def begin(self) -> None:
         """Count from here: a test begins."""
-        self._marks = {server: server.log.mark() for server in self.cluster.servers}
+        self._marks = {}
+        for server in self.cluster.servers:
+            with contextlib.suppress(OSError):  # the report says what is wrong with the log
+                self._marks[server] = server.log.mark()
         self._known = self._dead().keys()
 
     def printed(self, limit: int) -> Iterator[tuple[Server, str, int]]:
         """Yield each task that printed since the last call, what, and how many bytes were cut."""
         for server in self.cluster.servers:
-            end, mark = server.log.mark(), self._marks.get(server, 0)
-            if end > mark:
+            try:
+                end, mark = server.log.mark(), self._marks.get(server, 0)
                 start = max(mark, end - limit)
+                text = server.log.since(start) if end > mark else ""
+            except OSError as error:  # whatever somebody did to the file, the run goes on
+                yield server, f"its log cannot be read: {error}\n", 0
+                continue
+            if text:
                 self._marks[server] = end
-                yield server, server.log.since(start), start - mark
+                yield server, text, start - mark
 
     def deaths(self, *, known: bool = False) -> list[ServerExited]:
         """Return the tasks that died on their own since the test began.
@@ -79,7 +88,8 @@ class Watch:
         self._plugins = config.pluginmanager
         self._options = options
         self._worker = getattr(config, "workerinput", {}).get("workerid", "")
-        self._shows_live = config.getoption("capture") == "no" and not self._worker
+        # Without pytest's own plugin for it nothing is captured either.
+        self._shows_live = config.getoption("capture", "no") == "no" and not self._worker
         self._live: list[Watched] = []
         self._ended: list[Watched] = []
         self._item: pytest.Item | None = None
@@ -113,6 +123,10 @@ class Watch:
             watched.ended()
             self._live.remove(watched)
             self._ended.append(watched)
+
+    def defaults(self) -> ClusterConfig:
+        """Return what the command line and the ini file ask for."""
+        return self._options.cluster_config()
 
     def created(self, cluster: LocalCluster) -> None:
         """Let a cluster live as long as the fixture being set up, or else the test that runs."""
