@@ -11,7 +11,7 @@ Run = Callable[..., pytest.RunResult]
 
 def test_local_cluster(pytester: pytest.Pytester, run_both: Run) -> None:
     pytester.makepyfile(
-        """
+        test_functions="""
         import os
         import pytest
 
@@ -35,9 +35,32 @@ def test_local_cluster(pytester: pytest.Pytester, run_both: Run) -> None:
         def test_is_new_each_time(local_cluster, request):
             assert all(server.is_alive() for server in local_cluster.servers)
             request.config.stash[pytest.StashKey()] = local_cluster
-        """
+        """,
+        test_unittest="""
+        import unittest
+        import pytest
+
+        @pytest.mark.cluster(workers=2, launcher="thread")
+        @pytest.mark.usefixtures("local_cluster")
+        class Test(unittest.TestCase):
+            def test_it(self):
+                self.assertEqual(len(self.local_cluster.workers), 2)
+                type(self).first = self.local_cluster
+
+            def test_next(self):
+                self.assertIsNot(getattr(self, "first", None), self.local_cluster)
+
+        @pytest.mark.cluster(scope="class", launcher="thread")
+        class TestShared(unittest.TestCase):
+            @pytest.fixture(autouse=True)
+            def cluster(self, local_cluster):
+                self.cluster = local_cluster
+
+            def test_it(self):
+                self.assertIs(self.cluster, self.local_cluster)
+        """,
     )
-    run_both().assert_outcomes(passed=5)
+    run_both().assert_outcomes(passed=8)
 
 
 def test_other_fixtures(pytester: pytest.Pytester, run: Run) -> None:
@@ -145,35 +168,6 @@ def test_session_cluster_is_mended(pytester: pytest.Pytester, run: Run) -> None:
         """
     )
     run().assert_outcomes(passed=3)
-
-
-def test_unittest(pytester: pytest.Pytester, run_both: Run) -> None:
-    pytester.makepyfile(
-        """
-        import unittest
-        import pytest
-
-        @pytest.mark.cluster(workers=2, launcher="thread")
-        @pytest.mark.usefixtures("local_cluster")
-        class Test(unittest.TestCase):
-            def test_it(self):
-                self.assertEqual(len(self.local_cluster.workers), 2)
-                type(self).first = self.local_cluster
-
-            def test_next(self):
-                self.assertIsNot(getattr(self, "first", None), self.local_cluster)
-
-        @pytest.mark.cluster(scope="class", launcher="thread")
-        class TestShared(unittest.TestCase):
-            @pytest.fixture(autouse=True)
-            def cluster(self, local_cluster):
-                self.cluster = local_cluster
-
-            def test_it(self):
-                self.assertIs(self.cluster, self.local_cluster)
-        """
-    )
-    run_both().assert_outcomes(passed=3)
 
 
 def test_asyncio(pytester: pytest.Pytester, run: Run) -> None:

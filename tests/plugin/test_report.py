@@ -47,6 +47,7 @@ def test_a_red_test_shows_its_words(pytester: pytest.Pytester, run_both: Run) ->
     )
     result.stdout.no_fnmatch_line("*quiet words*")
     result.stdout.no_fnmatch_line("*hushed words*")
+    result.stdout.no_fnmatch_line("*] loud words*")  # not live
     texts = {
         case.attrib["name"]: "".join(case.itertext())
         for case in ET.parse(pytester.path / "junit.xml").iter("testcase")
@@ -57,15 +58,16 @@ def test_a_red_test_shows_its_words(pytester: pytest.Pytester, run_both: Run) ->
     assert "quiet words" not in "".join(texts.values())
 
 
-@pytest.mark.parametrize("option", ["--cluster-logs=all", "ini"])
+@pytest.mark.parametrize("mode", ["plain, by ini", "xdist, by option"])
 def test_all_logs(
-    pytester: pytest.Pytester, run_both: Run, ini: Callable[[str], object], option: str
+    pytester: pytest.Pytester, run: Run, ini: Callable[[str], object], mode: str
 ) -> None:
-    if option == "ini":
-        ini("cluster_logs = all\n")
-        option = "-rf"
     pytester.makepyfile(TESTS)
-    result = run_both(option)
+    if mode == "plain, by ini":
+        ini("cluster_logs = all\n")
+        result = run("-rf")
+    else:
+        result = run("-n2", "--dist=loadfile", "--cluster-logs=all")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -153,7 +155,7 @@ def test_every_kind_of_failure(pytester: pytest.Pytester, run: Run) -> None:
     assert "/job:worker/task:0 at localhost:" in shown
 
 
-def test_a_start_that_fails(pytester: pytest.Pytester, run_both: Run) -> None:
+def test_a_start_that_fails(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makepyfile(
         """
         import pytest
@@ -170,7 +172,7 @@ def test_a_start_that_fails(pytester: pytest.Pytester, run_both: Run) -> None:
             pass
         """
     )
-    result = run_both()
+    result = run()
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
         [
@@ -204,89 +206,26 @@ def test_several_clusters_are_told_apart(pytester: pytest.Pytester, run: Run) ->
 def test_long_logs_are_cut(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makepyfile(
         """
+        from pytest_localcluster import LocalCluster
+
         def test_it(local_cluster):
             local_cluster.ps[0].run(print, *range(100_000), sep="\\n")
             assert 0
+
+        def test_kept():
+            with LocalCluster(workers=0, log_dir="logs") as cluster:
+                cluster.ps[0].run(print, *range(200_000), sep="\\n")
+                assert 0
         """
     )
-    result = run("--cluster-log-dir=logs")
+    result = run()
     shown = result.stdout.str()
     assert "\n99999\n" in shown
     assert "\n50000\n" not in shown
-    assert len(shown) < 50_000
+    assert len(shown) < 90_000
     result.stdout.fnmatch_lines(
-        ["* bytes before this are left out; the whole log: */logs/*ps-0.log"]
-    )
-    result = run()
-    result.stdout.fnmatch_lines(["* left out; --cluster-log-dir=DIR keeps the whole log"])
-
-
-def test_kept_logs(pytester: pytest.Pytester, run_both: Run) -> None:
-    pytester.mkpydir("unit").joinpath("test_a.py").write_text(
-        TESTS.replace("scope=", "workers=2, scope=")
-        + """
-@pytest.mark.cluster(scope="function")
-@pytest.mark.parametrize("n", ["a/b*", 2])
-def test_own(local_cluster, n):
-    local_cluster.workers[0].run(print, "own words")
-
-def test_session(session_cluster, cluster_factory):
-    session_cluster.workers[0].run(print, "session words")
-    cluster_factory().ps[0].run(print, "one")
-    cluster_factory().ps[0].run(print, "two")
-"""
-    )
-    result = run_both("--cluster-log-dir=logs")
-    result.assert_outcomes(passed=5, failed=1)
-    result.stdout.fnmatch_lines(
-        ["the whole log: */logs/unit.test_a-module-local_cluster*/ps-0.log"]
-    )
-    logs = pytester.path / "logs"
-    names = {path.name.replace("-gw0", "").replace("-gw1", "") for path in logs.iterdir()}
-    assert names == {
-        "unit.test_a-module-local_cluster",
-        "unit.test_a.test_own[a.b_]",
-        "unit.test_a.test_own[2]",
-        "session_cluster",
-        "unit.test_a.test_session",
-        "unit.test_a.test_session-2",
-    }
-    by_worker = {path.name for path in logs.iterdir() if "-gw" in path.name}
-    assert all("cluster" in name for name in by_worker)
-    own = logs / "unit.test_a.test_own[2]"
-    files = {path.name: path for path in own.iterdir()}
-    assert sorted(files) == ["ps-0.log", "worker-0.log", "worker-1.log"]
-    assert "own words" in files["worker-0.log"].read_text()
-    assert files["worker-0.log"].stat().st_mode & 0o777 == 0o600
-
-
-def test_kept_logs_of_an_earlier_run_stay(
-    pytester: pytest.Pytester, run: Run, ini: Callable[[str], object]
-) -> None:
-    ini("cluster_log_dir = build/logs\n")
-    pytester.mkdir("sub").joinpath("test_it.py").write_text(
-        "def test_it(local_cluster, request):\n    local_cluster.ps[0].run(print, 'words')\n"
-    )
-    for _ in range(2):
-        run("sub").assert_outcomes(passed=1)
-    logs = sorted((pytester.path / "build" / "logs").iterdir())
-    assert [path.name for path in logs] == ["sub.test_it.test_it", "sub.test_it.test_it-2"]
-    assert [(path / "ps-0.log").read_text() for path in logs] == ["words\n", "words\n"]
-
-
-def test_live_logs(pytester: pytest.Pytester, run: Run) -> None:
-    pytester.makepyfile(TESTS)
-    result = run("-s")
-    result.stdout.fnmatch_lines_random(
         [
-            "*[[]/job:ps/task:0] quiet words",
-            "*[[]/job:ps/task:0] loud words",
-            "*[[]/job:worker/task:0] errors too",
-            "*[[]/job:ps/task:0] hushed words",
+            "* left out; --cluster-log-dir=DIR keeps the whole log",
+            "* bytes before this are left out; the whole log: logs/ps-0.log",
         ]
     )
-
-
-def test_no_live_logs_without_s(pytester: pytest.Pytester, run: Run) -> None:
-    pytester.makepyfile(TESTS)
-    run("-v").stdout.no_fnmatch_line("*] loud words*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -30,25 +31,32 @@ def left_behind(
     monkeypatch.setenv("TMPDIR", str(temporary))
 
     def find() -> list[str]:
-        return [*processes(tag), *(path.name for path in temporary.glob("pytest-localcluster*"))]
+        return [
+            *map(str, processes(tag)),
+            *(path.name for path in temporary.glob("pytest-localcluster*")),
+        ]
 
     yield find
-    for process in psutil.process_iter():
-        if _tag(process) == tag and process.pid != os.getpid():
-            process.kill()
+    for process in processes(tag):
+        process.kill()
 
 
-def processes(tag: str) -> list[str]:
-    return [str(p) for p in psutil.process_iter() if p.pid != os.getpid() and _tag(p) == tag]
+def processes(tag: str) -> list[psutil.Process]:
+    """Return the processes with this tag, or with this and a word more."""
+    return [
+        process
+        for process in psutil.process_iter()
+        if process.pid != os.getpid() and f"{_tag(process)} ".startswith(f"{tag} ")
+    ]
 
 
-def _tag(process: psutil.Process) -> str | None:
+def _tag(process: psutil.Process) -> str:
     try:
         if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return process.environ().get(TAG)
+            return ""
+        return process.environ().get(TAG, "")
     except psutil.Error:
-        return None
+        return ""
 
 
 TESTS = """
@@ -75,13 +83,11 @@ def test_three(local_cluster, session_cluster, n):
     ("args", "outcomes"),
     [
         ((), {"passed": 4, "failed": 2}),
-        (("-s",), {"passed": 4, "failed": 2}),
         (("-x",), {"passed": 1, "failed": 1}),
-        (("--maxfail=2",), {"passed": 2, "failed": 2}),
+        (("--maxfail=2", "--timeout=30", "--timeout-method=thread"), {"passed": 2, "failed": 2}),
+        (("-s", "--timeout=30", "--timeout-method=signal"), {"passed": 4, "failed": 2}),
         (("-n2",), {"passed": 4, "failed": 2}),
         (("-n2", "-x"), {}),
-        (("--timeout=30", "--timeout-method=thread"), {"passed": 4, "failed": 2}),
-        (("--timeout=30", "--timeout-method=signal"), {"passed": 4, "failed": 2}),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, tuple) else "",
 )
@@ -139,28 +145,24 @@ def test_pdb(pytester: pytest.Pytester, left_behind: Callable[[], list[str]], an
     assert left_behind() == []
 
 
-@pytest.mark.parametrize(
-    ("number", "mode"),
-    [
-        (signal.SIGINT, ()),
-        (signal.SIGTERM, ()),
-        (signal.SIGKILL, ()),
-        (signal.SIGTERM, ("-n2",)),
-        (signal.SIGKILL, ("-n2",)),
-    ],
-)
+ENDS = {
+    "interrupted": (signal.SIGINT, ()),
+    "terminated": (signal.SIGTERM, ()),
+    "killed": (signal.SIGKILL, ()),
+    "xdist terminated": (signal.SIGTERM, ("-n2",)),
+    "xdist killed": (signal.SIGKILL, ("-n2",)),
+}
+
+
 def test_pytest_is_ended_by_a_signal(
-    pytester: pytest.Pytester,
-    left_behind: Callable[[], list[str]],
-    number: signal.Signals,
-    mode: tuple[str, ...],
+    pytester: pytest.Pytester, left_behind: Callable[[], list[str]]
 ) -> None:
-    ready = pytester.path / "ready"
-    os.mkfifo(ready)
     pytester.makepyfile(
-        f"""
+        """
+        import os
+
         def test_it(local_cluster, session_cluster):
-            with open({str(ready)!r}, "w") as file:
+            with open(os.environ["READY"], "w") as file:
                 file.write("ready")
             local_cluster.workers[0].run(input_that_never_comes)
 
@@ -169,18 +171,28 @@ def test_pytest_is_ended_by_a_signal(
             threading.Event().wait()
         """
     )
-    with subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *mode],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-    ) as process:
-        assert ready.read_text() == "ready"
-        process.send_signal(number)
-        process.wait(30)
-    # xdist's workers notice that their controller is gone on their own, after some seconds.
+    # All at once, since xdist's workers notice on their own that their controller is gone, and
+    # that takes them some seconds.
+    with contextlib.ExitStack() as stack:
+        for end, (number, mode) in ENDS.items():
+            ready = pytester.path / end
+            os.mkfifo(ready)
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *mode],
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, TAG: f"{pytester.path} {end}", "READY": str(ready)},
+                )
+            )
+            stack.callback(process.kill)
+            assert ready.read_text() == "ready"
+            assert processes(f"{pytester.path} {end}") != []
+            process.send_signal(number)
     poll(lambda: not processes(str(pytester.path)), Deadline(20))
-    assert processes(str(pytester.path)) == []
+    assert {end: processes(f"{pytester.path} {end}") for end in ENDS} == {end: [] for end in ENDS}
+    assert left_behind() == []
 
 
 def test_a_test_that_times_out(
@@ -204,93 +216,3 @@ def test_a_test_that_times_out(
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*Timeout*1.0*", "hung words"])
     assert left_behind() == []
-
-
-def test_without_xdist_installed(pytester: pytest.Pytester, run: Run) -> None:
-    pytester.makepyfile("def test_it(local_cluster): pass")
-    result = run("-p", "no:xdist", "-p", "no:asyncio", "-p", "no:timeout", "-p", "no:junitxml")
-    result.assert_outcomes(passed=1)
-
-
-def test_a_suite_without_clusters_imports_nothing(pytester: pytest.Pytester, run: Run) -> None:
-    pytester.makepyfile(
-        """
-        import sys
-
-        def test_it():
-            pass
-
-        def test_imports():
-            heavy = ("grpc", "google.protobuf", "numpy", "cloudpickle", "portpicker")
-            assert [name for name in heavy if name in sys.modules] == []
-            ours = {name for name in sys.modules if name.startswith("pytest_localcluster.")}
-            assert {name.split(".")[1] for name in ours} == {"_observer", "_plugin", "plugin"}
-        """
-    )
-    pytester.makeconftest(
-        """
-        import sys
-
-        def pytest_unconfigure():
-            print("at the end:", "pytest_localcluster.errors" in sys.modules)
-        """
-    )
-    result = run()
-    result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["at the end: False"])
-
-
-def test_a_failure_without_clusters_shows_no_frame_of_ours(
-    pytester: pytest.Pytester, run: Run
-) -> None:
-    pytester.makepyfile(
-        """
-        import pytest
-
-        @pytest.fixture
-        def broken():
-            raise RuntimeError("setup")
-
-        @pytest.fixture
-        def breaks_later():
-            yield
-            raise RuntimeError("teardown")
-
-        def test_setup(broken): pass
-
-        def test_teardown(breaks_later): pass
-
-        def test_call(): assert 0
-        """
-    )
-    result = run()
-    result.assert_outcomes(passed=1, failed=1, errors=2)
-    assert "localcluster/" not in result.stdout.str()
-
-
-@pytest.mark.parametrize("mode", [(), ("-n2",)], ids=["plain", "xdist"])
-def test_coverage_of_what_runs_in_tasks(
-    pytester: pytest.Pytester, run: Run, mode: tuple[str, ...]
-) -> None:
-    # Older releases cannot be told to follow forks that end with os._exit.
-    pytest.importorskip("coverage", minversion="7.10")
-    (pytester.path / ".coveragerc").write_text("[run]\npatch =\n    subprocess\n    _exit\n")
-    pytester.makepyfile(
-        work="""
-        def in_task(n):
-            total = 0
-            for i in range(n):
-                total += i
-            return total
-        """,
-        test_it="""
-        import work
-
-        def test_it(local_cluster):
-            assert local_cluster.workers[0].run(work.in_task, 4) == 6
-        """,
-    )
-    result = run(*mode, "--cov=work", "--cov-report=term-missing")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["work.py * 100%*"])
-    assert list(pytester.path.glob(".coverage.*")) == []  # all were combined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ __all__ = ["ClusterReport"]
 
 LIMIT = 32 * 1024
 """How many bytes of one task's log a report shows, the last ones."""
+
+
+_PACKAGE = __name__.partition(".")[0] + "."
 
 
 class ClusterReport:
@@ -45,6 +49,20 @@ class ClusterReport:
             item.add_report_section(report.when or "call", title, text)
             report.sections.append((f"Captured {title} {report.when}", text))
         return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_exception_interact(
+        self, node: pytest.Item | pytest.Collector, call: pytest.CallInfo[object]
+    ) -> None:
+        """Have ``--pdb`` stop in the test's own line, as the report shows it."""
+        if call.excinfo is None or not node.config.getoption("usepdb", False):
+            return
+        # Reports go by a module's __tracebackhide__ too, pytest's pdb only by what looks like a
+        # variable of the frame.
+        for frame, _ in traceback.walk_tb(call.excinfo.value.__traceback__):
+            name = str(frame.f_globals.get("__name__"))
+            if name.startswith(_PACKAGE) and frame.f_globals.get("__tracebackhide__"):
+                frame.f_locals["__tracebackhide__"] = True
 
     def _fail_for_deaths(self, call: pytest.CallInfo[None]) -> BaseException | None:
         """Let the test fail if tasks died in it on their own; return the failure."""

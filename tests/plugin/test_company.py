@@ -1,0 +1,151 @@
+"""Beside other plugins, without them, and in suites that have no cluster at all."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+Run = Callable[..., pytest.RunResult]
+
+
+def test_without_xdist_installed(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile("def test_it(local_cluster): pass")
+    result = run("-p", "no:xdist", "-p", "no:asyncio", "-p", "no:timeout", "-p", "no:junitxml")
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("plugin", ["capture", "terminal", "faulthandler", "debugging"])
+def test_without_a_plugin_of_pytests_own(pytester: pytest.Pytester, run: Run, plugin: str) -> None:
+    pytester.makepyfile(
+        """
+        def test_green(local_cluster):
+            local_cluster.ps[0].run(print, "words")
+
+        def test_red(local_cluster):
+            local_cluster.ps[0].run(print, "words")
+            assert 0
+        """
+    )
+    result = run("-p", f"no:{plugin}", "--cluster-logs=all")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+def test_a_suite_without_clusters_imports_nothing(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_it():
+            pass
+
+        def test_imports():
+            heavy = ("grpc", "google.protobuf", "numpy", "cloudpickle", "portpicker")
+            assert [name for name in heavy if name in sys.modules] == []
+            ours = {name for name in sys.modules if name.startswith("pytest_localcluster.")}
+            assert {name.split(".")[1] for name in ours} == {"_observer", "_plugin", "plugin"}
+        """
+    )
+    pytester.makeconftest(
+        """
+        import sys
+
+        def pytest_unconfigure():
+            print("at the end:", "pytest_localcluster.errors" in sys.modules)
+        """
+    )
+    result = run()
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["at the end: False"])
+
+
+def test_a_failure_without_clusters_shows_no_frame_of_ours(
+    pytester: pytest.Pytester, run: Run
+) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def broken():
+            raise RuntimeError("setup")
+
+        @pytest.fixture
+        def breaks_later():
+            yield
+            raise RuntimeError("teardown")
+
+        def test_setup(broken): pass
+
+        def test_teardown(breaks_later): pass
+
+        def test_call(): assert 0
+        """
+    )
+    result = run()
+    result.assert_outcomes(passed=1, failed=1, errors=2)
+    assert "localcluster/" not in result.stdout.str()
+
+
+def test_pdb_stops_where_the_test_does(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_task(local_cluster):
+            local_cluster.workers[0].run(int, "no number")
+
+        def test_tasks(local_cluster):
+            local_cluster.run(int, "no number", job="ps")
+
+        def test_step(local_cluster):
+            from pytest_localcluster import function
+
+            with local_cluster.session() as session:
+                session.run(function(int)("no number"))
+        """
+    )
+    result = pytester.run(
+        sys.executable,
+        "-m",
+        "pytest",
+        "--pdb",
+        timeout=60,
+        stdin=b"c\n" * 3,
+    )
+    result.assert_outcomes(failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "> */test_pdb_stops_where_the_test_does.py(2)test_task()",
+            "> */test_pdb_stops_where_the_test_does.py(5)test_tasks()",
+            "> */test_pdb_stops_where_the_test_does.py(11)test_step()",
+        ]
+    )
+
+
+@pytest.mark.parametrize("mode", [(), ("-n2",)], ids=["plain", "xdist"])
+def test_coverage_of_what_runs_in_tasks(
+    pytester: pytest.Pytester, run: Run, mode: tuple[str, ...]
+) -> None:
+    # Older releases cannot be told to follow forks that end with os._exit.
+    pytest.importorskip("coverage", minversion="7.10")
+    (pytester.path / ".coveragerc").write_text("[run]\npatch =\n    subprocess\n    _exit\n")
+    pytester.makepyfile(
+        work="""
+        def in_task(n):
+            total = 0
+            for i in range(n):
+                total += i
+            return total
+        """,
+        test_it="""
+        import work
+
+        def test_it(local_cluster):
+            assert local_cluster.workers[0].run(work.in_task, 4) == 6
+        """,
+    )
+    result = run(*mode, "--cov=work", "--cov-report=term-missing")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["work.py * 100%*"])
+    assert list(pytester.path.glob(".coverage.*")) == []  # all were combined
