@@ -3,7 +3,8 @@
 Nothing here imports gRPC or NumPy before a task serves::
 
     server      the gRPC server of one task, and its life
-    master      sessions; session, plan (prune, place, cut) and stepping (one step) do its work
+    master      sessions; session, plan (prune, place, cut), registration and stepping (one step)
+                do its work; shortcuts finds what can travel with calls that are made anyway
     worker      parts of graphs; parts (compiled once) and executor (each step) do its work
     rendezvous  what a step's tasks ask each other for; peers is how they ask
     variables   state;  devices, statuses, threads   what their names say
@@ -31,9 +32,11 @@ _OWN = (
     "parts",
     "peers",
     "plan",
+    "registration",
     "rendezvous",
     "server",
     "session",
+    "shortcuts",
     "statuses",
     "stepping",
     "threads",

@@ -63,7 +63,7 @@ class Placer:
     """
 
     def __init__(self, task: Task, spec: ClusterSpec, filters: Sequence[str]) -> None:
-        self._task = task
+        self.master = task
         self._spec = spec
         self._filters = tuple(filters)
         try:
@@ -97,10 +97,10 @@ class Placer:
 
     def _place(self, device: str) -> tuple[Task, str]:
         asked = DeviceSpec.from_string(device)
-        job = asked.job or self._task.job
+        job = asked.job or self.master.job
         index = asked.task
         if index is None:
-            index = self._task.index if job == self._task.job else 0
+            index = self.master.index if job == self.master.job else 0
         jobs = self._spec.as_dict()
         if job not in jobs or index >= len(jobs[job]):
             raise InvalidArgumentError(

@@ -30,10 +30,11 @@ from ...errors import (
     UnavailableError,
 )
 from .devices import Placer
+from .registration import register
 from .rendezvous import time_left
 from .session import Session
 from .statuses import StepFailed, answering, status_of
-from .stepping import Stepping, register
+from .stepping import Stepping
 
 if TYPE_CHECKING:
     from ..._proto.config_pb2 import ConfigProto

@@ -7,7 +7,7 @@ task) arrives in slots of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ class Operation:
         waits: how many operations and arrivals it waits for.
         after: the operations that wait for it.
         sends: what other tasks ask for: key, which output (None is that it is done), how often.
+        hands: what the master takes to other tasks: key and output.
     """
 
     name: str
@@ -54,11 +55,15 @@ class Operation:
     waits: int = 0
     after: list[int] = field(default_factory=list)
     sends: list[tuple[str, int | None, int]] = field(default_factory=list)
+    hands: list[tuple[str, int | None]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Arrival:
-    """What comes from outside: where it goes, who waits for it, and the address that has it."""
+    """What comes from outside: where it goes, who waits for it, and the address that has it.
+
+    The address is None of what is fed, and empty of what the master brings while the part runs.
+    """
 
     slot: int
     after: list[int]
@@ -76,7 +81,6 @@ class Part:
         arrivals: by key.
         fetches: the slots that the master wants.
         uses: for each slot, how many operations read it, and one more if it is fetched.
-        quick: whether no operation runs the user's code and nothing has to be received.
     """
 
     session: str
@@ -85,7 +89,6 @@ class Part:
     arrivals: dict[str, Arrival]
     fetches: tuple[int, ...]
     uses: list[int]
-    quick: bool
 
 
 def compile_part(
@@ -93,6 +96,7 @@ def compile_part(
     variables: Variables,
     devices: Mapping[str, str],
     constant: Callable[[NodeDef], Any],
+    hands: Collection[str] = (),
 ) -> Part:
     """Compile a part of a graph.
 
@@ -101,6 +105,7 @@ def compile_part(
         variables: what its variable operations work on.
         devices: where each of its operations runs.
         constant: returns the value of a Const.
+        hands: the keys that the master takes to other tasks.
 
     Raises:
         InvalidArgumentError: the graph is none.
@@ -149,15 +154,16 @@ def compile_part(
         operation = operations[_index(source, sources)]
         times = list(request.send).count(key)
         operation.sends.append((key, int(output) if output else None, times))
+    for key in hands:
+        source, _, output = key.lstrip("^").partition(":")
+        operation = operations[_index(source, sources)]
+        operation.hands.append((key, int(output) if output else None))
     fetches = []
     for key in request.fetch:
         source, _, output = key.rpartition(":")
         fetches.append(operations[_index(source, sources)].slot + int(output))
         uses[fetches[-1]] += 1
-    quick = all(operation.quick for operation in operations) and not request.recv
-    return Part(
-        request.session_handle, request.master, operations, arrivals, tuple(fetches), uses, quick
-    )
+    return Part(request.session_handle, request.master, operations, arrivals, tuple(fetches), uses)
 
 
 def _known(source: str, sources: Mapping[str, int], node: NodeDef) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import InvalidArgumentError
 from .devices import host_device
+from .shortcuts import take_shortcuts
 
 if TYPE_CHECKING:
     from ..._proto.graph_pb2 import NodeDef
@@ -35,11 +36,18 @@ class PartPlan:
         task: whose part it is.
         request: what registers it there.
         handle: what it is registered as; None while it is not.
+        handed: the keys that the master has to hand to it with the call that runs it.
+        returned: what the answer to that call brings for the master's part: key, and the place in
+            the fetches; None where it is enough to know that it is done.
+        hands: of the master's own part, what others are handed.
     """
 
     task: Task
     request: RegisterGraphRequest
     handle: str | None = None
+    handed: list[str] = field(default_factory=list)
+    returned: list[tuple[str, int | None]] = field(default_factory=list)
+    hands: set[str] = field(default_factory=set)
     registering: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -110,6 +118,7 @@ def make_plan(
         if fetch not in fetched:
             fetched.append(fetch)
         wanted.append((fetch, (order[task], list(fetched).index(fetch))))
+    take_shortcuts(parts, placer.master, address)
     return Plan(list(parts.values()), wanted)
 
 

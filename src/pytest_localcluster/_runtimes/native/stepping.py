@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..._clock import Deadline
@@ -15,50 +16,17 @@ from .rendezvous import time_left
 from .statuses import StepFailed, operation_failed, status_of
 
 if TYPE_CHECKING:
+    from .executor import Execution
     from .master import Master
     from .plan import PartPlan, Plan
     from .rendezvous import Caller, Step
     from .session import Session
 
-__all__ = ["Stepping", "register"]
+__all__ = ["Stepping"]
 
 # How long the answer to a failed step waits for the other tasks to say that they have ended it:
 # those that are well say so in a millisecond, and one that is suspended must not hold it up.
 _PATIENCE = 0.25
-
-
-def register(master: Master, plan: Plan, deadline: Deadline) -> None:
-    """Register the parts of a plan that are not yet, side by side.
-
-    Raises:
-        StepFailed: a task refused its part.
-        OpError: a task could not be asked.
-    """
-    missing = [part for part in plan.parts if part.handle is None]
-    others = [master.threads.submit(_register_part, master, part, deadline) for part in missing[1:]]
-    for part in missing[:1]:
-        _register_part(master, part, deadline)
-    for other in others:
-        other.result()
-
-
-def _register_part(master: Master, part: PartPlan, deadline: Deadline) -> None:
-    with part.registering:
-        if part.handle is not None:
-            return
-        if part.task == master.task:
-            part.handle = master.worker.register(part.request)
-            return
-        address = master.address_of(part.task)
-        try:
-            left = deadline.remaining()
-            answer = master.peers.call(address, "RegisterGraph", part.request, left)
-        except UnavailableError:
-            master.lost(part.task)
-            raise
-        if answer.status.code:
-            raise StepFailed(answer.status)
-        part.handle = answer.graph_handle
 
 
 class Stepping:
@@ -81,8 +49,13 @@ class Stepping:
         self._step = step
         self._feeds = feeds
         self._changed = step.changed  # also notified of failures, from wherever they come
+        self._here: Execution | None = None
         self._results: list[Sequence[Any] | None] = [None] * len(plan.parts)
-        self._left = len(plan.parts)
+        self._left = 0  # parts on other tasks
+        self._later = Deadline(None)
+        # By part, what it still has to be handed and what it has been: it starts with all of it.
+        self._missing = [set(part.handed) for part in plan.parts]
+        self._handed: list[list[NamedValue]] = [[] for _ in plan.parts]
 
     def run(self, deadline: Deadline, caller: Caller) -> None:
         """Run all parts.
@@ -93,24 +66,28 @@ class Stepping:
         self._leave_large_feeds()
         # Passed on with a little more: the master shall find that time is up, and say so.
         left = deadline.remaining()
-        later = Deadline(None if left is None else left + 2 * _PATIENCE)
+        self._later = Deadline(None if left is None else left + 2 * _PATIENCE)
         caller.add_callback(self._wake)
-        quick = []
+        others = []
         for number, part in enumerate(self._plan.parts):
-            if part.task == self._master.task and self._master.worker.is_quick(str(part.handle)):
-                quick.append(number)
+            if part.task == self._master.task:
+                self._here = self._execution(part)
             else:
-                self._master.threads.run(self._run_part, number, later)
-        for number in quick:
-            self._run_part(number, later)
+                others.append(number)
+        self._left = len(others)
+        for number in others:
+            if not self._missing[number]:
+                self._master.threads.run(self._run_part, number)
+        if self._here is not None:
+            self._here.start()
         with self._changed:
-            while self._left and self._step.status is None and caller.is_active():
+            while not self._done() and self._step.status is None and caller.is_active():
                 left = deadline.remaining()
                 if left == 0:
                     break
                 self._changed.wait(left)
             status = self._step.status
-            if status is None and not self._left:
+            if status is None and self._done():
                 return
         if status is None:
             out_of_time = caller.is_active()
@@ -122,6 +99,9 @@ class Stepping:
         else:
             self._end(status, Deadline(time_left(caller)).remaining())
         raise StepFailed(status)
+
+    def _done(self) -> bool:
+        return not self._left and (self._here is None or not self._here.left)
 
     def fetches(self) -> list[Value]:
         """Return what was fetched; what is large waits in the step to be read."""
@@ -140,7 +120,9 @@ class Stepping:
 
     def _result(self, part: int, place: int) -> Any:
         results = self._results[part]
-        assert results is not None
+        if results is None:
+            assert self._here is not None
+            results = self._results[part] = self._here.results()
         return results[place]
 
     def _leave_large_feeds(self) -> None:
@@ -153,13 +135,43 @@ class Stepping:
             if readers and not isinstance(value, Value):
                 self._master.steps.put(self._step, key, value, readers)
 
-    def _run_part(self, number: int, deadline: Deadline) -> None:
+    def _execution(self, part: PartPlan) -> Execution:
+        feeds = {}
+        for key in part.request.feed:
+            feeds[key] = _value(self._feeds[key])
+        return self._master.worker.execution(
+            str(part.handle), self._step, feeds, self._later, self._hand
+        )
+
+    def _hand(self, key: str, value: Any) -> list[Callable[[], None]]:
+        """Take a value along to the parts that need it; return what runs those that have all."""
+        takers = [n for n, missing in enumerate(self._missing) if key in missing]
+        if size_of(value) > INLINE_LIMIT:
+            stored = f"handed {key}"  # others may be going to ask for the same by its own name
+            self._master.steps.put(self._step, stored, value, len(takers))
+            sent = NamedValue(name=key, value=Value(stored=stored))
+        else:
+            sent = NamedValue(name=key, value=value_to_proto(value))
+        ready: list[Callable[[], None]] = []
+        with self._changed:
+            for number in takers:
+                self._handed[number].append(sent)
+                self._missing[number].remove(key)
+                if not self._missing[number]:
+                    ready.append(partial(self._run_part, number))
+        return ready
+
+    def _run_part(self, number: int) -> None:
+        """Run another task's part; go on here with what its answer brings."""
         part = self._plan.parts[number]
+        if self._step.status is not None:
+            return
         try:
-            if part.task == self._master.task:
-                results: Sequence[Any] = self._run_here(part, deadline)
-            else:
-                results = self._run_there(part, deadline)
+            results = self._call(part, self._handed[number])
+            brought = {
+                key: None if place is None else _value(results[place])
+                for key, place in part.returned
+            }
         except StepFailed as error:
             status = error.status
         except OpError as error:
@@ -174,33 +186,29 @@ class Stepping:
                 self._left -= 1
                 if not self._left:
                     self._changed.notify_all()
+            if brought and self._here is not None:
+                self._here.arrive(brought)
             return
         self._master.steps.end(self._step.step_id, status)
 
-    def _run_here(self, part: PartPlan, deadline: Deadline) -> Sequence[Any]:
-        feeds = {}
-        for key in part.request.feed:
-            value = self._feeds[key]
-            feeds[key] = value_from_proto(value) if isinstance(value, Value) else value
-        return self._master.worker.run(
-            str(part.handle), self._step.step_id, feeds, deadline, keep=False
+    def _call(self, part: PartPlan, handed: Sequence[NamedValue]) -> Sequence[Any]:
+        request = RunGraphRequest(
+            graph_handle=str(part.handle), step_id=self._step.step_id, feed=handed
         )
-
-    def _run_there(self, part: PartPlan, deadline: Deadline) -> Sequence[Any]:
-        request = RunGraphRequest(graph_handle=str(part.handle), step_id=self._step.step_id)
         for key in part.request.feed:
-            value = self._feeds[key]
-            sent = value if isinstance(value, Value) else Value(stored=key)
-            request.feed.append(NamedValue(name=key, value=sent))
+            if key not in part.handed:
+                value = self._feeds[key]
+                sent = value if isinstance(value, Value) else Value(stored=key)
+                request.feed.append(NamedValue(name=key, value=sent))
         address = self._master.address_of(part.task)
-        peers = self._master.peers
-        answer = peers.call(address, "RunGraph", request, deadline.remaining())
+        peers, left = self._master.peers, self._later.remaining()
+        answer = peers.call(address, "RunGraph", request, left)
         if answer.unknown_graph:
             self._master.lost(part.task)
         if answer.status.code:
             raise StepFailed(answer.status)
         return [
-            peers.receive(address, self._step.step_id, value.stored, deadline.remaining())
+            peers.receive(address, self._step.step_id, value.stored, self._later.remaining())
             if value.WhichOneof("kind") == "stored"
             else value
             for value in answer.fetch
@@ -242,12 +250,20 @@ class Stepping:
         tasks = [
             str(part.task)
             for part, results in zip(self._plan.parts, self._results, strict=True)
-            if results is None
+            if self._runs(part, results)
         ]
         what = f" (running: {', '.join(map(repr, running))})" if running else ""
         seconds = f" within {deadline.seconds:.3g} s" if deadline.seconds is not None else ""
         return f"the step did not end{seconds}; not finished: {', '.join(tasks)}{what}"
 
+    def _runs(self, part: PartPlan, results: Sequence[Any] | None) -> bool:
+        here = part.task == self._master.task and self._here
+        return here.left > 0 if here else results is None
+
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def _value(value: Any) -> Any:
+    return value_from_proto(value) if isinstance(value, Value) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..._clock import Deadline
@@ -32,7 +32,7 @@ from .variables import Variables
 
 if TYPE_CHECKING:
     from .peers import Peers
-    from .rendezvous import Caller
+    from .rendezvous import Caller, Step
 
 __all__ = ["Worker", "constant_key"]
 
@@ -89,8 +89,13 @@ class Worker(WorkerServiceServicer):
         except OpError as error:
             return RegisterGraphResponse(status=status_of(error))
 
-    def register(self, request: Any) -> str:
-        """Compile a part; return its handle."""
+    def register(self, request: Any, hands: Collection[str] = ()) -> str:
+        """Compile a part; return its handle.
+
+        Args:
+            request: the part.
+            hands: the keys that this task's master takes to other tasks.
+        """
         devices = {
             node.name: choose(
                 node.device, self._devices, node.name, soft=request.allow_soft_placement
@@ -98,7 +103,7 @@ class Worker(WorkerServiceServicer):
             for node in request.graph_def.node
         }
         part = compile_part(
-            request, self.variables, devices, lambda node: self._constant(request, node)
+            request, self.variables, devices, lambda node: self._constant(request, node), hands
         )
         with self._lock:
             handle = next(self._handles)
@@ -148,8 +153,7 @@ class Worker(WorkerServiceServicer):
                 else:
                     value = value_from_proto(feed.value)
                 feeds[feed.name] = value
-            fetches = self.run(request.graph_handle, step_id, feeds, timeout, keep=True)
-            return RunGraphResponse(fetch=fetches)
+            return RunGraphResponse(fetch=self._run(request.graph_handle, step_id, feeds, timeout))
         except StepFailed as error:
             return RunGraphResponse(status=error.status)
         except OpError as error:
@@ -159,44 +163,43 @@ class Worker(WorkerServiceServicer):
         finally:
             over.set()
 
-    def run(
+    def execution(
         self,
         handle: str,
-        step_id: int,
+        step: Step,
         feeds: Mapping[str, Any],
         timeout: Deadline,
-        *,
-        keep: bool,
-    ) -> list[Any]:
-        """Run a part for one step.
+        hand: Callable[[str, Any], list[Callable[[], None]]] | None = None,
+    ) -> Execution:
+        """Return a part, ready to run in a step.
 
         Args:
             handle: of the part.
-            step_id: of the step.
+            step: begun here.
             feeds: the values that come from the master, by key.
             timeout: how long to wait for other tasks.
-            keep: whether results are wanted as messages, large ones being kept here to be read.
-
-        Returns:
-            What the part was registered to fetch.
+            hand: takes what the master hands to other tasks; see :class:`Execution`.
 
         Raises:
-            StepFailed: the step failed.
+            StepFailed: there is no such part any more.
         """
-        part = self._part(handle)
 
         def pull(address: str, key: str) -> Any:
-            return self._peers.pull(address, step_id, key, timeout.remaining())
+            return self._peers.pull(address, step.step_id, key, timeout.remaining())
 
+        return Execution(self._part(handle), step, self._site, feeds, pull, hand)
+
+    def _run(
+        self, handle: str, step_id: int, feeds: Mapping[str, Any], timeout: Deadline
+    ) -> list[Value]:
+        """Run a part for another task's master; what is large stays here to be read."""
         step = self._steps.begin(step_id, handle)
         try:
             try:
-                results = Execution(part, step, self._site, feeds, pull).run()
+                results = self.execution(handle, step, feeds, timeout).run()
             except StepFailed as error:
                 self._steps.end(step_id, error.status)
                 raise
-            if not keep:
-                return results
             answer = []
             for number, value in enumerate(results):
                 if size_of(value) > INLINE_LIMIT:
@@ -208,10 +211,6 @@ class Worker(WorkerServiceServicer):
             return answer
         finally:
             self._steps.finish(step)
-
-    def is_quick(self, handle: str) -> bool:
-        """Tell whether a part can neither block nor run the user's code."""
-        return self._part(handle).quick
 
     def CleanupGraph(self, request: Any, context: Any) -> CleanupGraphResponse:  # noqa: N802
         """End a step."""
