@@ -65,6 +65,34 @@ def test_the_recipe_for_coverage_inside_tasks(pytester: pytest.Pytester) -> None
     result.stdout.re_match_lines([r"served\.py\s+3\s+0\s.*100%"])
 
 
+def test_where_to_keep_state(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        helpers="""
+        seen = []
+
+        def count():
+            seen.append(1)
+            return len(seen)
+        """,
+        test_it="""
+        import helpers
+
+        seen = []
+
+        def count():
+            seen.append(1)
+            return len(seen)
+
+        def test_it(local_cluster):
+            worker = local_cluster.workers[0]
+            assert [worker.run(count) for _ in range(3)] == [1, 1, 1]
+            assert [worker.run(helpers.count) for _ in range(3)] == [1, 2, 3]
+            assert seen == helpers.seen == []
+        """,
+    )
+    pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize("target", ["demo", "test", "docs", "bench", "bench-peers"])
 def test_make_has_the_targets_that_are_named(target: str) -> None:
     assert f"make {target}" in (ROOT / "README.md").read_text(encoding="utf-8")
