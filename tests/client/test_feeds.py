@@ -58,9 +58,15 @@ def test_what_fits_is_cast(session: Session, dtype: Any, shape: Any, value: Any)
         (np.uint8, None, -1, "x has dtype uint8, which does not hold -1"),
         (np.int8, None, np.array([300]), r"x has dtype int8, which does not hold array\(\[300\]\)"),
         (np.uint8, None, np.array([1]), "x has dtype uint8 and was fed int64"),
-        (np.float64, None, None, "x has dtype float64 and was fed object"),
+        (
+            np.float64,
+            None,
+            None,
+            "x was fed None: leave it out of the feed_dict",
+        ),
+        (np.float64, None, [None, 1], r"x was fed \[None, 1\]: feeds are arrays.* of no objects"),
         (np.float64, None, [[1], [2, 3]], r"x cannot be fed \[\[1\], \[2, 3\]\]: .*inhomogeneous"),
-        (np.float64, None, [object()], "x has dtype float64 and was fed object"),
+        (np.float64, None, [object()], r"x was fed \[<object.*\]: .* of no objects"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -80,7 +86,7 @@ def test_any_tensor_may_be_fed_and_what_made_it_does_not_run(session: Session) -
     assert session.run(added * 2, {added: 21}) == 42
     assert session.run(added, {added: "anything"}) == "anything"
     assert session.run(count) == 0
-    with pytest.raises(Bad, match=r"tensor count/assign_add was fed None: .* of no objects"):
+    with pytest.raises(Bad, match="tensor count/assign_add was fed None: leave it out"):
         session.run(added, {added: None})
 
 
@@ -107,6 +113,13 @@ def test_a_missing_feed_is_named(session: Session) -> None:
 def test_only_tensors_can_be_fed(session: Session, key: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         session.run(constant(1), {key: 1})
+
+
+@pytest.mark.parametrize("feeds", [[1], (1, 2), 3, "x", {constant(1)}])
+def test_feeds_are_a_dict(session: Session, feeds: Any) -> None:
+    message = "feed_dict is a dict from Tensors to values, such as {x: images}, not "
+    with pytest.raises(TypeError, match=message):
+        session.run(constant(1), feeds)
 
 
 def test_a_tensor_is_no_feed(session: Session) -> None:

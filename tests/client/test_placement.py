@@ -57,6 +57,17 @@ def test_tasks_and_specs_are_devices_too() -> None:
         assert here() == "/job:ps/device:CPU:0"
 
 
+def test_what_has_a_task_is_a_device_too() -> None:
+    class Server:
+        task = Task("worker", 1)
+
+    with device(Server()):
+        assert here() == "/job:worker/task:1"
+    Server.task = "worker"  # type: ignore[assignment]  # nothing that we know
+    with pytest.raises(TypeError, match="takes a device string, a DeviceSpec, a Task, a Server"):
+        device(Server()).__enter__()
+
+
 def test_a_function_sees_the_operation_and_replaces_its_device() -> None:
     seen = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Callable
 from typing import Any, cast
@@ -36,6 +37,12 @@ def x(request: pytest.FixtureRequest) -> Any:
         (int, r"int\(\) needs a value, .*: use tensor.astype\(int\)"),
         (float, r"float\(\) needs a value, .*: use tensor.astype\(float\)"),
         (complex, r"complex\(\) needs a value, .*: use tensor.astype\(complex\)"),
+        (lambda x: pow(x, 2, 3), r"pow\(\) with a modulus .*: use \(x \*\* y\) % z"),
+        (round, r"round\(\) needs a value, .*: use np.round\(tensor\)"),
+        (lambda x: round(x, 2), r"round\(\) needs a value, .*: use np.round\(tensor\)"),
+        (math.floor, r"math.floor\(\) needs a value, .*: use np.floor\(tensor\)"),
+        (math.ceil, r"math.ceil\(\) needs a value, .*: use np.ceil\(tensor\)"),
+        (math.trunc, r"math.trunc\(\) needs a value, .*: use np.trunc\(tensor\)"),
         (lambda x: "abc"[x], r"no index before the step runs: use np.take"),
         (lambda x: x.sort(), r"no sort before the step runs: use np.sort\(tensor\)"),
         (lambda x: x.fill(0), "use np.full_like"),

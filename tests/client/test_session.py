@@ -52,6 +52,16 @@ def test_what_cannot_be_fetched_is_named(session: Session, fetches: Any, message
         session.run(fetches)
 
 
+@pytest.mark.parametrize(
+    "target", ["", "local", "localhost", "grpc://", "grpc://localhost:", "grpc://:1", "a:b", "h:0"]
+)
+def test_a_target_that_cannot_be_dialled_is_refused_at_once(target: str) -> None:
+    for attempt in (Session, Session.reset):
+        with pytest.raises(SpecError, match=f"target '{target}' cannot be dialled") as caught:
+            attempt(target)
+        assert "use grpc://host:port" in str(caught.value)
+
+
 def test_names_are_numbered_where_they_are_taken(session: Session) -> None:
     first, second = function(lambda: 1 / 0, name="bad")(), function(lambda: 1 / 0, name="bad")()
     for fetch, name in [(first, "bad"), (second, "bad_1"), (first, "bad")]:

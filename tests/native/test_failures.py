@@ -137,9 +137,7 @@ def test_a_step_ends_when_its_time_is_up_and_says_what_did_not(
     session.add(
         call("endless", gate, device=stuck), call("after", np.negative, "endless:0", device=W1)
     )
-    with pytest.raises(
-        Failed, match=r"the step did not end within 0.\d+ s; not finished: "
-    ) as caught:
+    with pytest.raises(Failed, match=r"the step did not end in time; not finished: ") as caught:
         session.run("after:0", timeout=0.3 if how == "timeout" else None)
     assert caught.value.code == DeadlineExceededError.code
     assert stuck in str(caught.value)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 from .._clock import Deadline
+from .._context import address_of
 from .._proto.config_pb2 import ConfigProto
+from ..errors import SpecError
 
-__all__ = ["check_config", "check_target", "deadline_for"]
+__all__ = ["check_config", "check_feeds", "check_target", "deadline_for"]
 
 
 def deadline_for(timeout: float | None, config: ConfigProto | None) -> Deadline:
@@ -24,12 +27,23 @@ def deadline_for(timeout: float | None, config: ConfigProto | None) -> Deadline:
 
 
 def check_target(target: object) -> None:
-    """Raise TypeError if ``target`` is no string, as a Server would not be."""
+    """Raise TypeError if ``target`` is no string (a Server is none), SpecError if no address."""
     if not isinstance(target, str):
         has = getattr(target, "target", None)
         remedy = ": pass its target attribute" if isinstance(has, str) else ""
         raise TypeError(
             f"a session's target is a string such as grpc://localhost:41234, not {target!r}{remedy}"
+        )
+    host, _, port = address_of(target).rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise SpecError(f"target {target!r} cannot be dialled", remedy="use grpc://host:port")
+
+
+def check_feeds(feed_dict: object) -> None:
+    """Raise TypeError if ``feed_dict`` is no mapping."""
+    if not isinstance(feed_dict, Mapping):
+        raise TypeError(
+            f"feed_dict is a dict from Tensors to values, such as {{x: images}}, not {feed_dict!r}"
         )
 
 

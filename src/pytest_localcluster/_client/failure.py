@@ -3,29 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import grpc
 
 from .. import _pickling
-from ..errors import AbortedError, OpError, RemoteTraceback, op_error
+from ..errors import AbortedError, DeadlineExceededError, OpError, RemoteTraceback, op_error
 
 if TYPE_CHECKING:
+    from .._clock import Deadline
     from .._proto.graph_pb2 import Status
 
-__all__ = ["UnknownSession", "from_call", "raise_status"]
+__all__ = ["UnknownSession", "anew", "from_call", "raise_status"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
+
+
+T = TypeVar("T")
+
+_ANEW = 100  # times that one run begins anew while others reset its target
 
 
 class UnknownSession(AbortedError):
     """The master did nothing: it was restarted or reset, and knows no such session."""
 
 
-def raise_status(status: Status) -> NoReturn:
-    """Raise the error of a step, with what an operation raised, and where, as its cause."""
-    error = op_error(status.code)(
-        status.message, op=status.op or None, device=status.device or None
-    )
+def anew(attempt: Callable[[], T], deadline: Deadline) -> T:
+    """Return what ``attempt`` gives, as soon as it meets a session that its master knows.
+
+    Raises:
+        AbortedError: others reset its target over and over.
+    """
+    for _ in range(_ANEW):
+        try:
+            return attempt()
+        except UnknownSession as error:
+            unknown = error
+            if deadline.expired():
+                break
+    raise AbortedError(unknown.message) from None
+
+
+def raise_status(status: Status, target: str, what: str, timeout: float | None) -> NoReturn:
+    """Raise the error of a step, with what an operation raised, and where, as its cause.
+
+    Args:
+        status: what the master says.
+        target: its own.
+        what: which step.
+        timeout: the seconds that all of it was given.
+    """
+    message = status.message
+    out_of_time = status.code == DeadlineExceededError.code and not (status.op or status.traceback)
+    if out_of_time and timeout is not None:
+        message = _late(
+            message.removeprefix("the step did not end in time; "), target, what, timeout
+        )
+    error = op_error(status.code)(message, op=status.op or None, device=status.device or None)
     cause = _pickling.load_exception(status.exception, status.traceback)
     if cause is None and status.traceback:
         cause = RemoteTraceback(status.traceback)

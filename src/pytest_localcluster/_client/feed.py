@@ -37,17 +37,19 @@ def as_feed(tensor: Tensor, value: Any) -> np.ndarray[Any, Any]:
             f"{value!r} cannot be fed to {tensor!r}: run it first and feed what that returns, or "
             "make the operation of it in place of the placeholder"
         )
+    if value is None:
+        raise _wrong(tensor, "was fed None: leave it out of the feed_dict, or feed an array")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise _wrong(tensor, f"cannot be fed {_short(value)}: {error}") from error
+    if array.dtype.hasobject and array.dtype.kind != "T":
+        raise _wrong(tensor, f"was fed {_short(value)}: {_NO_FEED}")
     fed = tensor.op.payload
     if isinstance(fed, Fed):
         array = _cast(tensor, array, value, fed.dtype)
         if fed.shape is not None and not _fits(array.shape, fed.shape):
             raise _wrong(tensor, f"has shape {_shape(fed.shape)} and was fed {_shape(array.shape)}")
-    elif array.dtype.hasobject and array.dtype.kind != "T":
-        raise _wrong(tensor, f"was fed {_short(value)}: {_NO_FEED}")
     return array
 
 

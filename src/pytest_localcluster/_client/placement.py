@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .._spec import DeviceSpec, Task
 
@@ -22,9 +22,17 @@ _scopes: ContextVar[tuple[DeviceSpec | Callable[[Operation], object] | None, ...
 )
 
 
+class HasTask(Protocol):
+    """A server, or whatever else stands for a task."""
+
+    @property
+    def task(self) -> Task:
+        """Which one."""
+
+
 @contextmanager
 def device(
-    name_or_function: str | DeviceSpec | Task | Callable[[Operation], object] | None,
+    name_or_function: str | DeviceSpec | Task | HasTask | Callable[[Operation], object] | None,
 ) -> Iterator[None]:
     """Place the operations that are made inside.
 
@@ -33,9 +41,9 @@ def device(
 
     Args:
         name_or_function: a device, in whole or in part, such as ``"/job:ps/task:0"`` or
-            ``"/cpu:1"``; a function, called with each operation (which has ``name``, ``type``, and
-            as ``device`` what the inner scopes say), that returns the operation's device in place
-            of that; None to leave the outer scopes out.
+            ``"/cpu:1"``; a Task, or a Server, for its task; a function, called with each operation
+            (which has ``name``, ``type``, and as ``device`` what the inner scopes say), that
+            returns the operation's device in place of that; None to leave the outer scopes out.
 
     Raises:
         SpecError: it names no device. Whether the device exists shows when the operation runs.
@@ -59,10 +67,14 @@ def _scope(given: object) -> DeviceSpec | Callable[[Operation], object] | None:
         return given
     if isinstance(given, (str, Task)):
         return DeviceSpec.from_string(str(given))
+    task = getattr(given, "task", None)  # a Server has it
+    if isinstance(task, Task):
+        return DeviceSpec.from_string(str(task))
     if callable(given):
         return given
     raise TypeError(
-        f"device() takes a device string, a DeviceSpec, a Task, a function or None, not {given!r}"
+        "device() takes a device string, a DeviceSpec, a Task, a Server, a function or None, "
+        f"not {given!r}"
     )
 
 

@@ -116,6 +116,26 @@ class Refusals:
             f"complex() needs a value, which {_a(self)} has not yet: use tensor.astype(complex)"
         )
 
+    def __round__(self, digits: int | None = None) -> Any:
+        raise TypeError(
+            f"round() needs a value, which {_a(self)} has not yet: use np.round(tensor)"
+        )
+
+    def __floor__(self) -> Any:
+        raise TypeError(
+            f"math.floor() needs a value, which {_a(self)} has not yet: use np.floor(tensor)"
+        )
+
+    def __ceil__(self) -> Any:
+        raise TypeError(
+            f"math.ceil() needs a value, which {_a(self)} has not yet: use np.ceil(tensor)"
+        )
+
+    def __trunc__(self) -> Any:
+        raise TypeError(
+            f"math.trunc() needs a value, which {_a(self)} has not yet: use np.trunc(tensor)"
+        )
+
     def __index__(self) -> int:
         raise TypeError(
             f"{_a(self)} is no index before the step runs: use np.take(array, tensor), "

@@ -5,32 +5,35 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import _tensors
+from .._clock import Deadline
 from .._proto.graph_pb2 import GraphDef, NamedValue, Value
 from .._proto.master_pb2 import (
+    CloseSessionRequest,
     CreateSessionRequest,
     ExtendSessionRequest,
     RunStepRequest,
     SendTensorRequest,
 )
-from ..errors import DeadlineExceededError
+from ..errors import DeadlineExceededError, OpError
 from .failure import raise_status
 from .nodes import Names, encode, stored_constant
 
 if TYPE_CHECKING:
-    from .._clock import Deadline
     from .._proto.config_pb2 import ConfigProto
     from .connection import Connection
     from .operation import Operation
     from .plan import Plan
 
-__all__ = ["Feed", "Remote", "in_time"]
+__all__ = ["Feed", "Remote", "in_time", "say_goodbye"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
+
+_GOODBYE = 1.0  # seconds that a close waits for a target that does not answer
 
 Feed = tuple[str, "np.ndarray[Any, Any]"]
 
@@ -113,7 +116,7 @@ class Remote:
         what = _what(plan)
         response = self._connection.call("RunStep", request, deadline, what)
         if response.status.code:
-            raise_status(response.status)
+            raise_status(response.status, self._connection.target, what, deadline.seconds)
         return [self._value(value, response.step_id, deadline, what) for value in response.fetch]
 
     def _store(self, key: str, value: Any, *, keep: bool, deadline: Deadline) -> None:
@@ -131,6 +134,15 @@ class Remote:
             return _scalars(_tensors.value_from_proto(proto, writable=True))
         with self._connection.receive(step_id, proto.stored, deadline, what) as chunks:
             return _scalars(_tensors.value_from_chunks(chunks))
+
+
+def say_goodbye(connection: Connection, remote: Remote | None) -> None:
+    """Have the master forget its half, if it still can, and close the connection."""
+    if remote is not None and not connection.closed:
+        request = CloseSessionRequest(session_handle=remote.handle)
+        with suppress(OpError):  # a target that is gone has nothing to forget
+            connection.call("CloseSession", request, Deadline(_GOODBYE), "closing a session")
+    connection.close("this session is closed")
 
 
 def _scalars(value: Any) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
+import os
+import sys
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
@@ -11,15 +14,15 @@ from typing import Any, Self, TypeVar
 
 from .._clock import Deadline
 from .._context import token_for
-from .._proto.master_pb2 import CloseSessionRequest, ListDevicesRequest, ResetRequest
+from .._proto.master_pb2 import ListDevicesRequest, ResetRequest
 from ..errors import OpError, UnavailableError
-from .checks import check_config, check_target, deadline_for
+from .checks import check_config, check_feeds, check_target, deadline_for
 from .connection import Connection
-from .failure import UnknownSession
+from .failure import UnknownSession, anew
 from .feed import as_feed, check_key
 from .nodes import Names
 from .plan import Plan, key_of
-from .remote import Feed, Remote, in_time
+from .remote import Feed, Remote, in_time, say_goodbye
 
 __all__ = ["DeviceAttributes", "Session"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
@@ -27,7 +30,6 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 T = TypeVar("T")
 
 _PLANS = 512  # that a session remembers; a loop that makes new Tensors must not fill the memory
-_GOODBYE = 1.0  # seconds that a close waits for a target that does not answer
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Session:
         self._names = Names()
         self._plans: dict[Hashable, Plan] = {}
         self._remote: Remote | None = None
+        self._process = os.getpid()
 
     @property
     def target(self) -> str:
@@ -112,9 +115,11 @@ class Session:
         """
         self._connection.check_open()
         plan = self._plan(fetches)
-        return self._run(
-            plan, self._feeds(plan, feed_dict or {}), deadline_for(timeout, self._config)
-        )
+        feeds: list[Feed] = []
+        if feed_dict is not None:
+            check_feeds(feed_dict)
+            feeds = self._feeds(plan, feed_dict)
+        return self._run(plan, feeds, deadline_for(timeout, self._config))
 
     def make_callable(
         self, fetches: Any, feed_list: Sequence[Any] | None = None
@@ -144,7 +149,7 @@ class Session:
             request = ListDevicesRequest(session_handle=remote.handle)
             return self._connection.call("ListDevices", request, deadline, "listing devices")
 
-        _, answer = self._ahead(ask, deadline)
+        _, answer = anew(lambda: self._ahead(ask, deadline), deadline)
         return [
             DeviceAttributes(d.name, d.device_type, d.memory_limit, d.incarnation)
             for d in (*answer.local_device, *answer.remote_device)
@@ -153,12 +158,20 @@ class Session:
     def close(self) -> None:
         """End the session; steps under way are cancelled. Idempotent."""
         remote, self._remote = self._remote, None
-        if remote is not None and not self._connection.closed:
-            request = CloseSessionRequest(session_handle=remote.handle)
-            with suppress(OpError):  # a target that is gone has nothing to forget
-                deadline = Deadline(_GOODBYE)
-                self._connection.call("CloseSession", request, deadline, "closing a session")
-        self._connection.close("this session is closed")
+        say_goodbye(self._connection, remote)
+
+    def __del__(self) -> None:
+        # What it made is there if the constructor came so far. In a fork it is the parent's.
+        remote = getattr(self, "_remote", None)
+        if remote is None or sys.is_finalizing() or self._process != os.getpid():
+            return
+        # Not here: it takes its time, and whoever runs the garbage collector may hold any lock,
+        # also those that threading takes to start a thread. The plain way takes none.
+        goodbye = threading.Thread(
+            target=say_goodbye, args=(self._connection, remote), name="goodbye", daemon=True
+        )
+        with suppress(RuntimeError):  # there are no threads any more, or there is no room
+            _thread.start_new_thread(goodbye.start, ())
 
     def __enter__(self) -> Self:
         self._connection.check_open()
@@ -226,13 +239,9 @@ class Session:
                 self._forget(remote)
                 raise
 
-        try:
-            values = step()
-        except UnknownSession:
-            # A master that was restarted or reset refuses before it does anything. For no other
-            # reason is a step tried again, since it would run twice.
-            values = step()
-        return plan.build(values)
+        # A master that was restarted or reset refuses before it does anything. For no other
+        # reason is a step tried again, since it would run twice.
+        return plan.build(anew(step, deadline))
 
     def _ahead(
         self, ask: Callable[[Remote], T], deadline: Deadline, plan: Plan | None = None

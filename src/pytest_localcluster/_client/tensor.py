@@ -60,6 +60,11 @@ class Operand(Refusals, np.lib.mixins.NDArrayOperatorsMixin):
             raise refuse_in_place(f"np.{func.__name__} with out=")
         return call_function(func, args, kwargs)
 
+    def __pow__(self, other: Any, modulus: Any = None) -> Any:
+        if modulus is not None:
+            raise TypeError("pow() with a modulus is for whole numbers: use (x ** y) % z")
+        return np.power(self, other)
+
     def __getattr__(self, name: str) -> Any:
         # Names with an underscore are protocols, which a Tensor speaks or does not.
         found = None if name.startswith("_") else getattr(np.ndarray, name, None)

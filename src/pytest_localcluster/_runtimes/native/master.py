@@ -50,6 +50,8 @@ __all__ = ["Master"]
 # A call that only tidies up on another task is not waited for longer than this.
 _TIDY = 0.25
 
+_CLOSED = "the session was closed"
+
 
 class Master(MasterServiceServicer):
     """What sessions ask of the task that they dialled.
@@ -135,6 +137,8 @@ class Master(MasterServiceServicer):
             fetches = self._run(session, request, step_id, context)
         except StepFailed as error:
             return RunStepResponse(status=error.status, step_id=step_id)
+        except _UnknownSession:
+            raise  # nothing ran: the client may begin anew
         except OpError as error:
             return RunStepResponse(status=status_of(error), step_id=step_id)
         return RunStepResponse(fetch=fetches, step_id=step_id)
@@ -149,13 +153,14 @@ class Master(MasterServiceServicer):
         for part in session.unused:
             self._tidy(part.task, DeregisterGraphRequest(graph_handle=str(part.handle)))
         session.unused.clear()
-        register(self, plan, deadline)
+        handles = register(self, plan, deadline)
         step = self.steps.begin(step_id, "master")
         session.steps.add(step_id)
         try:
-            if session.handle not in self._sessions:  # closed meanwhile: nobody else would end it
-                raise CancelledError("the session was closed")
-            stepping = Stepping(self, session, plan, step, feeds)
+            if session.handle not in self._sessions:  # ended meanwhile: nobody else would see it
+                with self._lock:
+                    raise CancelledError(_CLOSED) if session.closed else _UnknownSession(self.task)
+            stepping = Stepping(self, plan, handles, step, feeds)
             stepping.run(deadline, context)
             return stepping.fetches()
         finally:
@@ -179,9 +184,10 @@ class Master(MasterServiceServicer):
         """End a session: its steps, its graphs, the variables that only it could see."""
         with self._lock:
             session = self._sessions.pop(request.session_handle, None)
-        if session is None:
-            raise _unknown(self.task)
-        self._close(session, status_of(CancelledError("the session was closed")))
+            if session is None:
+                raise _UnknownSession(self.task)
+            session.closed = True
+        self._close(session, status_of(CancelledError(_CLOSED)))
         return CloseSessionResponse()
 
     def _close(self, session: Session, status: Status) -> None:
@@ -254,7 +260,7 @@ class Master(MasterServiceServicer):
     def _session(self, handle: str) -> Session:
         session = self._sessions.get(handle)
         if session is None:
-            raise _unknown(self.task)
+            raise _UnknownSession(self.task)
         return session
 
     def _tidy(self, task: Task, request: DeregisterGraphRequest) -> None:
@@ -275,5 +281,10 @@ class Master(MasterServiceServicer):
                 return
 
 
-def _unknown(task: Task) -> AbortedError:
-    return AbortedError(f"unknown session handle: {task} was reset or restarted since it was given")
+class _UnknownSession(AbortedError):
+    """A session that was closed, or is from before a reset or restart; nothing ran."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(
+            f"unknown session handle: {task} was reset or restarted since it was given"
+        )

@@ -15,35 +15,47 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 
-def register(master: Master, plan: Plan, deadline: Deadline) -> None:
-    """Register the parts of a plan that are not yet, side by side.
+def register(master: Master, plan: Plan, deadline: Deadline) -> list[str]:
+    """Register the parts of a plan that are not yet, side by side; return the handles of all.
+
+    A part may be lost again at any time, by a reset: a step goes on with the handles that it got.
 
     Raises:
         StepFailed: a task refused its part.
         OpError: a task could not be asked.
     """
-    missing = [part for part in plan.parts if part.handle is None]
-    others = [master.threads.submit(_register_part, master, part, deadline) for part in missing[1:]]
+    handles = {part: part.handle for part in plan.parts}
+    missing = [part for part, handle in handles.items() if handle is None]
+    others = {
+        part: master.threads.submit(_register_part, master, part, deadline) for part in missing[1:]
+    }
     for part in missing[:1]:
-        _register_part(master, part, deadline)
-    for other in others:
-        other.result()
+        handles[part] = _register_part(master, part, deadline)
+    for part, other in others.items():
+        handles[part] = other.result()
+    return [handle or "" for handle in handles.values()]
 
 
-def _register_part(master: Master, part: PartPlan, deadline: Deadline) -> None:
+def _register_part(master: Master, part: PartPlan, deadline: Deadline) -> str:
     with part.registering:
-        if part.handle is not None:
-            return
-        if part.task == master.task:
-            part.handle = master.worker.register(part.request, part.hands)
-            return
-        address = master.address_of(part.task)
-        try:
-            left = deadline.remaining()
-            answer = master.peers.call(address, "RegisterGraph", part.request, left)
-        except UnavailableError:
-            master.lost(part.task)
-            raise
-        if answer.status.code:
-            raise StepFailed(answer.status)
-        part.handle = answer.graph_handle
+        handle = part.handle
+        if handle is None:
+            if part.task == master.task:
+                handle = master.worker.register(part.request, part.hands)
+            else:
+                handle = _register_there(master, part, deadline)
+            part.handle = handle
+        return handle
+
+
+def _register_there(master: Master, part: PartPlan, deadline: Deadline) -> str:
+    address, left = master.address_of(part.task), deadline.remaining()
+    try:
+        answer = master.peers.call(address, "RegisterGraph", part.request, left)
+    except UnavailableError:
+        master.lost(part.task)
+        raise
+    if answer.status.code:
+        raise StepFailed(answer.status)
+    handle: str = answer.graph_handle
+    return handle

@@ -46,6 +46,7 @@ class Session:
         self.config = config
         self.placer = placer
         self.steps: set[int] = set()  # that run, or have results that nobody has read yet
+        self.closed = False  # by its client
         self.unused: list[PartPlan] = []  # to be taken back from their tasks
         self._master = master
         self._address = address

@@ -66,6 +66,9 @@ def error_of(error: grpc.RpcError | ValueError, who: str) -> OpError:
             f"{who} could not be reached: {details}\n"
             "  To fix this: see whether it is alive and what its log says, and run the step again"
         )
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and details.lower().startswith(code.value[1]):
+        details = "did not answer in time\n  To fix this: see whether it is suspended or overloaded"
+        return op_error(code.value[0])(f"{who} {details}")
     return op_error(code.value[0])(f"{who}: {details}")
 
 

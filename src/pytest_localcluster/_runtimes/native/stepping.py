@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .master import Master
     from .plan import PartPlan, Plan
     from .rendezvous import Caller, Step
-    from .session import Session
 
 __all__ = ["Stepping"]
 
@@ -34,18 +33,23 @@ class Stepping:
 
     Args:
         master: whose step it is.
-        session: of which session.
         plan: what each task does.
+        handles: what its parts are registered as.
         step: the step, begun on the master's own task.
         feeds: the fed values by key: as messages, or as values where they were sent ahead.
     """
 
     def __init__(
-        self, master: Master, session: Session, plan: Plan, step: Step, feeds: dict[str, Any]
+        self,
+        master: Master,
+        plan: Plan,
+        handles: Sequence[str],
+        step: Step,
+        feeds: dict[str, Any],
     ) -> None:
         self._master = master
-        self._session = session
         self._plan = plan
+        self._handles = handles
         self._step = step
         self._feeds = feeds
         self._changed = step.changed  # also notified of failures, from wherever they come
@@ -71,7 +75,7 @@ class Stepping:
         others = []
         for number, part in enumerate(self._plan.parts):
             if part.task == self._master.task:
-                self._here = self._execution(part)
+                self._here = self._execution(part, self._handles[number])
             else:
                 others.append(number)
         self._left = len(others)
@@ -95,7 +99,7 @@ class Stepping:
             status = Status(code=kind.code, message="the step was given up by its client")
             running = self._end(status, Deadline(time_left(caller)).remaining())
             if out_of_time:
-                status = Status(code=kind.code, message=self._unfinished(deadline, running))
+                status = Status(code=kind.code, message=self._unfinished(running))
         else:
             self._end(status, Deadline(time_left(caller)).remaining())
         raise StepFailed(status)
@@ -135,13 +139,11 @@ class Stepping:
             if readers and not isinstance(value, Value):
                 self._master.steps.put(self._step, key, value, readers)
 
-    def _execution(self, part: PartPlan) -> Execution:
+    def _execution(self, part: PartPlan, handle: str) -> Execution:
         feeds = {}
         for key in part.request.feed:
             feeds[key] = _value(self._feeds[key])
-        return self._master.worker.execution(
-            str(part.handle), self._step, feeds, self._later, self._hand
-        )
+        return self._master.worker.execution(handle, self._step, feeds, self._later, self._hand)
 
     def _hand(self, key: str, value: Any) -> list[Callable[[], None]]:
         """Take a value along to the parts that need it; return what runs those that have all."""
@@ -167,7 +169,7 @@ class Stepping:
         if self._step.status is not None:
             return
         try:
-            results = self._call(part, self._handed[number])
+            results = self._call(part, self._handles[number], self._handed[number])
             brought = {
                 key: None if place is None else _value(results[place])
                 for key, place in part.returned
@@ -191,10 +193,8 @@ class Stepping:
             return
         self._master.steps.end(self._step.step_id, status)
 
-    def _call(self, part: PartPlan, handed: Sequence[NamedValue]) -> Sequence[Any]:
-        request = RunGraphRequest(
-            graph_handle=str(part.handle), step_id=self._step.step_id, feed=handed
-        )
+    def _call(self, part: PartPlan, handle: str, handed: Sequence[NamedValue]) -> Sequence[Any]:
+        request = RunGraphRequest(graph_handle=handle, step_id=self._step.step_id, feed=handed)
         for key in part.request.feed:
             if key not in part.handed:
                 value = self._feeds[key]
@@ -246,15 +246,15 @@ class Stepping:
             answered.acquire(timeout=patience.remaining())
         return list(running)
 
-    def _unfinished(self, deadline: Deadline, running: Sequence[str]) -> str:
+    def _unfinished(self, running: Sequence[str]) -> str:
         tasks = [
             str(part.task)
             for part, results in zip(self._plan.parts, self._results, strict=True)
             if self._runs(part, results)
         ]
         what = f" (running: {', '.join(map(repr, running))})" if running else ""
-        seconds = f" within {deadline.seconds:.3g} s" if deadline.seconds is not None else ""
-        return f"the step did not end{seconds}; not finished: {', '.join(tasks)}{what}"
+        # The client knows how long it wanted to wait, and says so; part of that is over here.
+        return f"the step did not end in time; not finished: {', '.join(tasks)}{what}"
 
     def _runs(self, part: PartPlan, results: Sequence[Any] | None) -> bool:
         here = part.task == self._master.task and self._here
