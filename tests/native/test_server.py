@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -31,7 +32,7 @@ from pytest_localcluster.errors import (
     UnavailableError,
 )
 from tests.native.conftest import METADATA, TOKEN, Cluster, Shared, gate
-from tests.native.nodes import call, const
+from tests.native.nodes import call, const, well
 
 PS0, W0, W1 = "/job:ps/task:0", "/job:worker/task:0", "/job:worker/task:1"
 
@@ -258,3 +259,26 @@ def test_a_channel_of_ours_reaches_a_server_through_no_proxy(
     with open_channel(cluster.address(PS0)) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         assert stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status
+
+
+def test_a_stop_is_no_news_for_connections_that_are_idle(
+    make_cluster: Callable[..., Cluster], capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster = make_cluster(1, 1)
+    session = cluster.session()
+    session.add(*well())
+    assert session.run("ok:0") == 1
+    channel = open_channel(cluster.address(W0))
+    closed = threading.Event()
+
+    def watch(state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.IDLE:
+            closed.set()
+
+    grpc.channel_ready_future(channel).result(timeout=10)
+    channel.subscribe(watch)
+    for server in cluster.servers.values():
+        server.stop()
+    assert closed.wait(10)
+    channel.close()
+    assert "goaway" not in capfd.readouterr().err.lower()

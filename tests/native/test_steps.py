@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pytest_localcluster._context import current_task
-from tests.native.conftest import Cluster, Shared, counted, gate
-from tests.native.nodes import call, const, group, placeholder
+from tests.native.conftest import Cluster, Failed, Shared, counted, gate
+from tests.native.nodes import call, const, group, placeholder, variable
 
 PS0, PS1, W0, W1 = "/job:ps/task:0", "/job:ps/task:1", "/job:worker/task:0", "/job:worker/task:1"
 
@@ -250,3 +250,29 @@ def test_only_tasks_that_the_graph_names_are_dialled(cluster: Cluster) -> None:
     session = cluster.session()
     session.add(call("a", np.zeros, "c:0", device=PS0), const("c", np.int64(2), device=W1))
     assert session.run("a:0").shape == (2,)
+
+
+@pytest.mark.parametrize("device", [W0, PS0])
+@pytest.mark.parametrize("size", [3, 1 << 18])
+def test_no_operation_can_change_what_it_is_given_wherever_it_comes_from(
+    cluster: Cluster, device: str, size: int
+) -> None:
+    def change(value: Any) -> Any:
+        value += 1
+        return value
+
+    session = cluster.session()
+    value = np.ones(size)
+    session.add(placeholder("fed"), const("here", np.ones(3)), const("there", np.ones(3), PS1))
+    for i, source in enumerate([W0, PS0, PS1, W1]):
+        session.add(
+            variable(f"init{i}", "Assign", "fed:0", of=f"v{i}", device=source, shape=None),
+            variable(f"read{i}", "Read", of=f"v{i}", device=source, shape=None),
+            call(f"op{i}", np.copy, "fed:0", device=source),
+        )
+    session.run(targets=[f"init{i}" for i in range(4)], feeds={"fed:0": value})
+    sources = ["fed", "here", "there", *(f"{kind}{i}" for kind in ("read", "op") for i in range(4))]
+    for source in sources:
+        session.add(call(f"change {source}", change, f"{source}:0", device=device))
+        with pytest.raises(Failed, match="ValueError: output array is read-only"):
+            session.run(f"change {source}:0", feeds={"fed:0": value})

@@ -46,6 +46,9 @@ OPTIONS = (
 # How long stop() waits for operations that run; a call in a thread cannot be ended from outside.
 _PATIENCE = 1.0
 
+# How long stop() waits for calls to end by themselves, as all do that no operation holds up.
+_GRACE = 0.2
+
 # The native servers of this process: with the thread launcher there are several.
 _serving: WeakSet[NativeServer] = WeakSet()
 
@@ -119,12 +122,13 @@ class NativeServer:
         """
         self._steps.end_all(status_of(UnavailableError(f"{self._task} is stopping")))
         _serving.discard(self)
-        # gRPC complains on stderr about each connection that a server cuts off, so those of this
-        # process are closed at their other end; the graceful way takes milliseconds for each.
+        # A server that cuts a connection off makes the other end complain on stderr; one that says
+        # goodbye waits milliseconds for the answer. So those of this process are closed at their
+        # other end, which is quick, and what is left, or is not closed yet, is let go with grace.
         for server in list(_serving):
             server._peers.forget(self._address)
         self._peers.close()
-        self._server.stop(None)
+        self._server.stop(_GRACE).wait()
         self._threads.shutdown(wait=False)
         if not self._threads.join(Deadline(_PATIENCE)):
             busy = [f"{operation.name} on {operation.device}" for operation in self._site.busy()]
