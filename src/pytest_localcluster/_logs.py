@@ -24,7 +24,6 @@ class TaskLog:
 
     Attributes:
         path: the file.
-        begun: the mark of when its task was last started.
         kept: whether it stays when the cluster ends; otherwise its folder goes with it.
 
     A mark is a byte offset; :meth:`since` gives what came after it. The text stays readable
@@ -34,7 +33,7 @@ class TaskLog:
     def __init__(self, path: Path, *, kept: bool = True) -> None:
         self.path = path
         self.kept = kept
-        self.begun = 0
+        self.begun = 0  # the mark of when its task was last started
         self._remains: tuple[int, bytes] | None = None
         os.close(self.open())
 

@@ -61,7 +61,7 @@ class Server:
 
     @property
     def server_def(self) -> ServerDef:
-        """A new ServerDef message: the cluster, and which task of it this is."""
+        """A new ServerDef message, with the cluster and which task of it this is."""
         return ServerDef.FromString(self._life.place.assignment.server_def)
 
     @property
@@ -78,7 +78,7 @@ class Server:
 
     @property
     def pid(self) -> int | None:
-        """Its process: its own, or the test's if it is a thread; None if it was never started."""
+        """Its process id, or the test's if it is a thread; None if it was never started."""
         return None if self._life.process is None else self._life.process.pid
 
     @property
