@@ -115,10 +115,17 @@ def test_a_task_that_crashes_while_starting_shows_its_stack() -> None:
     assert "Fatal Python error: Segmentation fault" in str(caught.value)
 
 
+@pytest.fixture
+def warm() -> None:
+    """Have the forkserver up, so that a short timeout is about the task alone."""
+    LocalCluster(workers=1, ps=0, runtime=Runtime()).start().stop()
+
+
+@pytest.mark.usefixtures("warm")
 def test_a_task_that_hangs_while_starting_shows_its_stacks() -> None:
     hang = Runtime(lambda: threading.Event().wait(), only=Task("ps", 0))
-    cluster = LocalCluster(runtime=hang, start_timeout=1.0)
-    with pytest.raises(StartTimeout, match="/job:ps/task:0 was not ready after 1 s") as caught:
+    cluster = LocalCluster(runtime=hang, start_timeout=2.0)
+    with pytest.raises(StartTimeout, match="/job:ps/task:0 was not ready after 2 s") as caught:
         cluster.start()
     report = str(caught.value)
     assert "still alive" in report
@@ -131,7 +138,7 @@ def test_a_task_that_hangs_while_starting_shows_its_stacks() -> None:
 def test_a_thread_that_hangs_while_starting_cannot_be_stopped_and_says_so() -> None:
     go = threading.Event()
     hang = Runtime(go.wait, only=Task("ps", 0))
-    cluster = LocalCluster(runtime=hang, start_timeout=0.3, launcher="thread")
+    cluster = LocalCluster(runtime=hang, start_timeout=1.0, launcher="thread")
     with pytest.raises(StopError, match="would not stop: its start does not end") as caught:
         cluster.start()
     assert caught.value.survivors == ("/job:ps/task:0",)
@@ -145,12 +152,13 @@ def test_a_preloaded_module_that_hangs_is_named(
 ) -> None:
     tmp_path.joinpath("slow_model.py").write_text("import threading; threading.Event().wait()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    cluster = LocalCluster(runtime=Runtime(), preload=["slow_model"], start_timeout=1.5)
+    cluster = LocalCluster(runtime=Runtime(), preload=["slow_model"], start_timeout=4.0)
     with pytest.raises(StartTimeout, match="last seen: importing slow_model") as caught:
         cluster.start()
     assert "slow_model.py" in str(caught.value)
 
 
+@pytest.mark.usefixtures("warm")
 def test_anothers_death_tells_more_than_waiting() -> None:
     def act() -> None:
         from pytest_localcluster import current_task
@@ -159,7 +167,7 @@ def test_anothers_death_tells_more_than_waiting() -> None:
         threading.Event().wait()
 
     runtimes = {"worker": Runtime(act), "ps": Runtime(broken)}
-    cluster = LocalCluster(runtime=runtimes, start_timeout=0.5)
+    cluster = LocalCluster(runtime=runtimes, start_timeout=2.0)
     with pytest.raises(StartError, match="/job:ps/task:0 did not start: LookupError"):
         cluster.start()
 

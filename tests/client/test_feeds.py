@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_localcluster import Session, Variable, constant, errors, placeholder
+from pytest_localcluster import (
+    Session,
+    Variable,
+    constant,
+    control_dependencies,
+    errors,
+    placeholder,
+)
 
 Bad = errors.InvalidArgumentError
 
@@ -140,3 +147,12 @@ def test_callables_are_fed_in_order(session: Session) -> None:
     with pytest.raises(TypeError, match="feed_list names Tensors, .* 'x' is none"):
         session.make_callable(x, ["x"])
     assert session.make_callable(constant(3))() == 3
+
+
+def test_what_waits_for_a_fed_placeholder_goes_on(session: Session) -> None:
+    fed = placeholder(np.float64, ())
+    with control_dependencies([fed]):
+        one = constant(1) + 1
+    assert session.run(one, {fed: 3.0}) == 2
+    with pytest.raises(errors.InvalidArgumentError, match="is needed and was not fed"):
+        session.run(one)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..._proto.graph_pb2 import NodeDef
 from ...errors import InvalidArgumentError
 from .devices import host_device
 from .shortcuts import take_shortcuts
 
 if TYPE_CHECKING:
-    from ..._proto.graph_pb2 import NodeDef
     from ..._proto.worker_pb2 import RegisterGraphRequest
     from ..._spec import Task
     from .devices import Placer
@@ -131,7 +131,7 @@ def _needed(
     stack = [(root, False) for root in reversed(roots)]  # graphs may be deeper than Python recurses
     while stack:
         name, looked = stack.pop()
-        node = nodes[name]
+        node = _without_fed_waits(nodes[name], nodes, fed)
         if looked:
             done[name] = True
             needed.append(node)
@@ -158,6 +158,21 @@ def _needed(
             if source not in done:
                 stack.append((source, False))
     return needed
+
+
+def _without_fed_waits(node: NodeDef, nodes: Mapping[str, NodeDef], fed: frozenset[str]) -> NodeDef:
+    """Return a node that no longer waits for placeholders that are fed: they are there."""
+
+    def is_there(key: str) -> bool:
+        source = nodes.get(key[1:]) if key.startswith("^") else None
+        return source is not None and source.op == "Placeholder" and f"{source.name}:0" in fed
+
+    if not any(map(is_there, node.input)):
+        return node
+    copy = NodeDef()
+    copy.CopyFrom(node)
+    copy.input[:] = [key for key in node.input if not is_there(key)]
+    return copy
 
 
 def _connect(
