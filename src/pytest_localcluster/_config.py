@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import difflib
 import math
-import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ._spec import Task, job_name
+from ._spec import Task, job_name, whole_number
 from .errors import SpecError
 
 __all__ = ["LAUNCHERS", "RUNTIMES", "ClusterConfig"]
@@ -179,18 +178,16 @@ class ClusterConfig:
 
 
 def _count(name: str, value: object) -> int:
-    if not isinstance(value, bool):
-        try:
-            count = operator.index(value)  # type: ignore[arg-type]  # that is what is tested
-        except TypeError:
-            pass
-        else:
-            if count >= 0:
-                return count
-            raise SpecError(
-                f"{name}={value!r}: there cannot be fewer than no tasks", remedy="use 0 or more"
-            )
-    raise SpecError(f"{name}={value!r} does not count tasks", remedy="use a whole number from 0 up")
+    count = whole_number(value)
+    if count is None:
+        raise SpecError(
+            f"{name}={value!r} does not count tasks", remedy="use a whole number from 0 up"
+        )
+    if count < 0:
+        raise SpecError(
+            f"{name}={value!r}: there cannot be fewer than no tasks", remedy="use 0 or more"
+        )
+    return count
 
 
 def _seconds(name: str, value: object) -> float:

@@ -14,7 +14,7 @@ from .errors import SpecError
 if TYPE_CHECKING:
     from ._proto.cluster_pb2 import ClusterDef
 
-__all__ = ["ClusterSpec", "DeviceSpec", "Task", "job_name"]
+__all__ = ["ClusterSpec", "DeviceSpec", "Task", "job_name", "whole_number"]
 
 _JOB = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _TASK = re.compile(r"/job:([^/:]+)(?:/replica:0)?/task:(\d+)")
@@ -32,15 +32,20 @@ def job_name(name: object) -> str:
     return name
 
 
+def whole_number(value: object) -> int | None:
+    """Return ``value`` as an int; None for what counts nothing: booleans, fractions, text."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # that is what is tested
+    except TypeError:
+        return None
+
+
 def _index(value: object, what: str) -> int:
-    if not isinstance(value, bool):
-        try:
-            index = operator.index(value)  # type: ignore[arg-type]  # that is what is tested
-        except TypeError:
-            pass
-        else:
-            if index >= 0:
-                return index
+    index = whole_number(value)
+    if index is not None and index >= 0:
+        return index
     raise SpecError(f"{what} is a whole number from 0 up, not {value!r}")
 
 
@@ -269,9 +274,6 @@ class ClusterSpec:
 
     def __hash__(self) -> int:
         return hash(frozenset(self._jobs.items()))
-
-    def __bool__(self) -> bool:
-        return any(self._jobs.values())
 
     def __repr__(self) -> str:
         return f"ClusterSpec({self.as_dict()!r})"

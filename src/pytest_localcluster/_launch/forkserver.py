@@ -112,10 +112,10 @@ class _Forkserver:
             self.signal(*pickle.loads(request))
 
     def launch(self, number: int, payload: bytes, control: int, log: int, status: int) -> None:
+        parent = os.getpid()  # asked for here: a child could already have been handed to another
         pid = os.fork()
         if pid == 0:
             try:
-                parent = os.getppid()
                 signal.set_wakeup_fd(-1)
                 for close in self.closers:
                     close()
@@ -134,16 +134,8 @@ class _Forkserver:
 
     def signal(self, number: int, signum: int) -> None:
         pid = self.pids.get(number)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if pid is None:
-                raise ProcessLookupError
-            if signum in _GROUP_SIGNALS:
-                with contextlib.suppress(ProcessLookupError):  # not the leader of a group yet
-                    os.killpg(pid, signum)
-            if signum not in _GROUP_SIGNALS or signum == signal.SIGKILL:
-                os.kill(pid, signum)
-            if signum == signal.SIGSTOP:
-                _wait_stopped(pid)
+        if pid is not None:
+            _send_signal(pid, signum)
         if signum == signal.SIGSTOP:
             self.control.send(b"\0")  # whoever suspends a task goes on when it does nothing more
 
@@ -190,6 +182,17 @@ def _reaped(tasks: Collection[int]) -> Iterator[tuple[int, int]]:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             yield pid, os.waitstatus_to_exitcode(status)
+
+
+def _send_signal(pid: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if signum in _GROUP_SIGNALS:
+            with contextlib.suppress(ProcessLookupError):  # not the leader of a group yet
+                os.killpg(pid, signum)
+        if signum not in _GROUP_SIGNALS or signum == signal.SIGKILL:
+            os.kill(pid, signum)
+        if signum == signal.SIGSTOP:
+            _wait_stopped(pid)
 
 
 def _wait_stopped(pid: int) -> None:
