@@ -188,3 +188,28 @@ def test_a_script_that_stops_nothing_ends_well(launcher: str, tmp_path: Path) ->
     assert done.stderr == ""
     assert not Path(done.stdout.strip()).exists()
     assert told.read_text() == "goodbye", "tasks are asked to end, not killed"
+
+
+@pytest.mark.parametrize("launcher", ["process"], indirect=True)
+def test_a_task_that_is_stopped_while_it_hands_in_a_result_says_goodbye(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    cluster = make_cluster(workers=1, ps=0)
+
+    def lag() -> None:
+        """Have the main thread stay, after its next answer, until it is known to be asked to end."""
+        from pytest_localcluster._clock import Deadline, poll
+        from pytest_localcluster._launch.child import Child
+
+        tell = Child.tell
+
+        def tell_and_lag(child: Child, *message: object) -> None:
+            tell(child, *message)
+            poll(lambda: child.stopping, Deadline(10))
+
+        Child.tell = tell_and_lag  # type: ignore[method-assign]
+        atexit.register((tmp_path / "told").write_text, "goodbye")
+
+    cluster.workers[0].run(lag)
+    cluster.stop()
+    assert (tmp_path / "told").read_text() == "goodbye"

@@ -76,7 +76,6 @@ class Child:
         threading.Thread(target=self.listen, name="control", daemon=True).start()
         while (call := self.calls.get()) is not None and self.begins_call():
             self.answer(*call)
-            self.calling = False
         self.leave()
 
     def begins_call(self) -> bool:
@@ -153,6 +152,7 @@ class Child:
         if os.getpid() != self.pid:
             self.leave()  # the function forked, and this is not the process that was asked
         _flush()  # what it printed is in the log before the test goes on
+        self.calling = False  # before the test hears of it, and may ask for the end at once
         self.tell(*message)
 
     def pickle(self, function: Any, result: object) -> bytes:
