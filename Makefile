@@ -16,9 +16,11 @@ BIN := $(VENV)/bin
 PROTOS_VENV ?= .venv-protos
 PEERS_VENV ?= .venv-peers
 OLDEST_VENV ?= .venv-oldest
+ALL_VENV ?= .venv-all
 WHEEL_VENV ?= .venv-wheel
-# numpy's floor has wheels for these only.
+# numpy's floor has wheels for these only; and large extras have wheels for new releases late.
 OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo $(PYTHON))
+ALL_PYTHON ?= $(OLDEST_PYTHON)
 PYTEST_ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -28,7 +30,7 @@ make_venv = $(1) -m venv $(2) 2>/dev/null || { $(1) -m venv --clear --without-pi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-oldest examples lint format types docs wheel protos bench bench-peers clean
+.PHONY: help demo test test-all test-oldest examples lint format types docs wheel protos bench bench-peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,6 +40,10 @@ demo: $(VENV)/.installed-demo ## train a model on two workers and two parameter 
 
 test: $(VENV)/.installed-test $(PROTOS_VENV)/.installed ## everything that needs no optional extra
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-all: $(ALL_VENV)/.installed ## install every extra, and run what `make test` leaves out
+	tools/need-redis.sh
+	$(ALL_VENV)/bin/python -m pytest -m needs --extras=required $(PYTEST_ARGS)
 
 test-oldest: $(OLDEST_VENV)/.installed ## the tests, with the oldest releases of all dependencies
 	$(OLDEST_VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -77,7 +83,7 @@ bench: $(VENV)/.installed-test ## measure; peers too, where `make bench-peers` h
 bench-peers: $(PEERS_VENV)/.installed bench ## install TensorFlow, Dask and Ray, and measure beside them
 
 clean: ## remove what was built; the venvs too
-	rm -rf $(VENV) $(OLDEST_VENV) $(PROTOS_VENV) $(PEERS_VENV) $(WHEEL_VENV) docs/_build build dist
+	rm -rf $(VENV) $(OLDEST_VENV) $(ALL_VENV) $(PROTOS_VENV) $(PEERS_VENV) $(WHEEL_VENV) docs/_build build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -92,6 +98,11 @@ $(OLDEST_VENV)/.installed: pyproject.toml tools/floors.py
 	$(OLDEST_VENV)/bin/python tools/floors.py demo test > $(OLDEST_VENV)/constraints.txt
 	$(OLDEST_VENV)/bin/python -m pip install --quiet --constraint $(OLDEST_VENV)/constraints.txt \
 		--editable ".[test]"
+	@touch $@
+
+$(ALL_VENV)/.installed: pyproject.toml
+	$(call make_venv,$(ALL_PYTHON),$(ALL_VENV))
+	$(ALL_VENV)/bin/python -m pip install --quiet --editable ".[test-all]"
 	@touch $@
 
 $(PROTOS_VENV)/.installed: tools/protos.py

@@ -1,10 +1,16 @@
-"""What all tests share: they leave no process and no thread behind."""
+"""What all tests share: they leave no process and no thread behind, and say what they need.
+
+``@pytest.mark.needs("torch", "redis-server")``: modules or programs without which a test is skipped
+or, with ``--extras=required``, is an error.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import psutil
 import pytest
@@ -12,6 +18,26 @@ import pytest
 from pytest_localcluster._clock import Deadline, poll
 
 Living = psutil.Process | threading.Thread
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--extras",
+        choices=["optional", "required"],
+        default="optional",
+        help="what becomes of a test that needs what is not installed: skipped, or an error",
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    names = [name for mark in item.iter_markers("needs") for name in mark.args]
+    missing = [name for name in names if not (shutil.which(name) or find_spec(name))]
+    if not missing:
+        return
+    reason = f"needs {', '.join(missing)}: make test-all"
+    if item.config.getoption("--extras") == "required":
+        raise ModuleNotFoundError(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Have redis-server on PATH: `make test-all` and the example any_program run it themselves.
+# Debian starts the service that it installs, and nobody here asked for one: it is stopped again.
+set -eu
+
+if command -v redis-server >/dev/null; then
+    exit
+fi
+
+give_up() {
+    echo "redis-server is not on PATH, and $1." >&2
+    echo "To fix this: install it with your system's package manager, then run this again." >&2
+    exit 1
+}
+
+command -v apt-get >/dev/null || give_up "there is no apt-get to install it with"
+as_root=
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || give_up "installing it takes root or sudo"
+    as_root=sudo
+fi
+
+install() {
+    # RUNLEVEL=1: the level where sysvinit starts no services.
+    $as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+        apt-get install --quiet --quiet --yes --no-install-recommends redis-server >/dev/null
+}
+
+# The lists of packages may be missing, or older than what the mirrors still hold.
+install || { $as_root apt-get update --quiet --quiet && install; } ||
+    give_up "apt-get cannot install it"
+# In a container there may be no service manager, which then has nothing to stop either.
+$as_root service redis-server stop >/dev/null 2>&1 || true
+$as_root update-rc.d redis-server disable >/dev/null 2>&1 || true
