@@ -28,6 +28,7 @@ FLOORS = {
     "_logs": 1,
     "_context": 1,
     "_pickling": 1,
+    "_program": 1,
     "_tensors": 1,
     "_graph": 1,
     "_channel": 1,

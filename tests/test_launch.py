@@ -7,7 +7,6 @@ import signal
 import sys
 import textwrap
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 
 from pytest_localcluster import (
-    ClusterConfig,
     LocalCluster,
     PortError,
     ServerExited,
@@ -23,6 +21,7 @@ from pytest_localcluster import (
     StartTimeout,
     StopError,
     Task,
+    _runtimes,
 )
 from pytest_localcluster._runtimes import Assignment
 
@@ -41,28 +40,20 @@ class Serving:
 
 
 @dataclass(frozen=True)
-class Runtime:
+class Runtime(_runtimes.Runtime):
     """Serves nothing, after doing what it is told to."""
 
     act: Any = None
     preload: tuple[str, ...] = ()
-    start_timeout: float = 20.0
-    resets_in_place: bool = True
     only: Task | None = field(default=None)
 
-    def check(self, config: ClusterConfig) -> None:
-        pass
+    start_timeout = 20.0
+    resets_in_place = True
 
     def serve(self, assignment: Assignment) -> Serving:
         if self.act is not None and self.only in (None, assignment.context.task):
             self.act()
         return Serving()
-
-    def target(self, address: str) -> str:
-        return f"grpc://{address}"
-
-    def variables(self, address: str, token: str, timeout: float | None) -> Mapping[str, Any]:
-        return {}
 
 
 def broken() -> None:
@@ -197,7 +188,7 @@ def test_the_forkserver_is_replaced_when_it_dies() -> None:
     from pytest_localcluster._launch import process
 
     with LocalCluster(workers=1, ps=0, runtime=Runtime()) as cluster:
-        server = process._launchers[()]._server
+        server = process._launchers[(), frozenset()]._server
         assert server is not None
         server.kill()
         assert cluster.workers[0].join(10) == -signal.SIGKILL

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 from weakref import WeakSet
 
 import grpc
@@ -59,9 +60,51 @@ def dialled(address: str) -> str:
     return f"127.0.0.1:{port}" if host == "localhost" else address
 
 
-def open_channel(address: str) -> grpc.Channel:
-    """Return a channel to ``address`` (``host:port``); it connects with its first call."""
-    return grpc.insecure_channel(dialled(address), options=CHANNEL_OPTIONS)
+def open_channel(address: str, token: str | None = None) -> grpc.Channel:
+    """Return a channel to ``address`` (``host:port``); it connects with its first call.
+
+    Each of its calls carries the token, if one is given.
+    """
+    channel = grpc.insecure_channel(dialled(address), options=CHANNEL_OPTIONS)
+    return channel if token is None else grpc.intercept_channel(channel, _TokenCarrier(token))
+
+
+class _TokenCarrier(
+    grpc.UnaryUnaryClientInterceptor,  # type: ignore[misc]  # grpc has no types
+    grpc.UnaryStreamClientInterceptor,  # type: ignore[misc]
+    grpc.StreamUnaryClientInterceptor,  # type: ignore[misc]
+    grpc.StreamStreamClientInterceptor,  # type: ignore[misc]
+):
+    """Adds the token to the metadata of every call."""
+
+    def __init__(self, token: str) -> None:
+        self._metadata = token_metadata(token)
+
+    def _carry(self, continuation: Any, details: Any, request: Any) -> Any:
+        carrying = _Details(
+            details.method,
+            details.timeout,
+            (*(details.metadata or ()), *self._metadata),
+            details.credentials,
+            details.wait_for_ready,
+            details.compression,
+        )
+        return continuation(carrying, request)
+
+    intercept_unary_unary = intercept_unary_stream = _carry
+    intercept_stream_unary = intercept_stream_stream = _carry
+
+
+@dataclass(frozen=True)
+class _Details(grpc.ClientCallDetails):  # type: ignore[misc]
+    """What a call is made with: a plain copy, since gRPC offers none that could be made."""
+
+    method: str
+    timeout: float | None
+    metadata: tuple[tuple[str, str], ...]
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
 
 
 def token_metadata(token: str | None) -> tuple[tuple[str, str], ...]:

@@ -155,9 +155,8 @@ class LocalCluster:
     def _start_deadline(self) -> Deadline:
         seconds = self.config.start_timeout
         if seconds is None:
-            seconds = max(
-                (runtime.start_timeout for runtime in self._runtimes.values()), default=10
-            )
+            timeouts = [runtime.start_timeout for runtime in self._runtimes.values()]
+            seconds = max(timeouts, default=10)
         return Deadline(seconds)
 
     def stop(self) -> None:
@@ -194,11 +193,12 @@ class LocalCluster:
     ) -> None:
         self.stop()
 
-    def _check_running(self, verb: str) -> None:
+    def _check_running(self, verb: str) -> ExitStack:
+        """Return what is undone at the stop, in reverse order; ClusterError if it is stopped."""
         if self._open is None:
-            raise ClusterError(
-                f"this cluster is not running, and cannot {verb}", remedy="start() it first"
-            )
+            what = f"this cluster is not running, and cannot {verb}"
+            raise ClusterError(what, remedy="start() it first")
+        return self._open
 
     def session(self, task: str | Task | Server = "/job:worker/task:0", **options: Any) -> Session:
         """Return a new Session to a task's target; it closes with the cluster.
@@ -206,10 +206,15 @@ class LocalCluster:
         Args:
             task: the task, or its name.
             options: what Session takes besides the target.
+
+        Raises:
+            UnsupportedError: the task's runtime is not the native one.
         """
         from ._client import Session  # only who wants a session pays for the client
 
-        return Session(self._find(task).target, **options)
+        server = self._find(task)
+        server._check_takes_sessions()
+        return Session(server.target, **options)
 
     def _find(self, task: str | Task | Server) -> Server:
         self._check_running("look up a task")

@@ -14,7 +14,7 @@ from .errors import SpecError
 
 __all__ = ["LAUNCHERS", "RUNTIMES", "ClusterConfig"]
 
-RUNTIMES = ("native",)
+RUNTIMES = ("native", "tensorflow")
 """The short names that ``runtime=`` takes; each is a module in ``_runtimes``."""
 
 LAUNCHERS = ("process", "thread")

@@ -7,8 +7,9 @@ import signal as signals
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ._clock import poll
 from ._launch import Entry, Process
-from ._launch.reports import exited
+from ._launch.reports import describe_exit, exited, never_ready, start_failed
 from .errors import ServerExited, StartTimeout, StopError
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from ._clock import Deadline
+    from ._context import TaskContext
     from ._logs import TaskLog
+    from ._server import Server
     from ._setup import Place
     from ._spec import Task
 
@@ -50,9 +53,10 @@ class Life:
         asked: the signals that it was sent, any of which it may die of.
     """
 
-    def __init__(self, place: Place, log: TaskLog) -> None:
+    def __init__(self, handle: Server, place: Place, log: TaskLog) -> None:
         self.place = place
         self.log = log
+        self._handle = handle
         self.process: Process | None = None
         self.state = State.NEW
         self.forgiven = False
@@ -62,7 +66,11 @@ class Life:
     @property
     def task(self) -> Task:
         """Whose life it is."""
-        return self.place.assignment.context.task
+        return self._context.task
+
+    @property
+    def _context(self) -> TaskContext:
+        return self.place.assignment.context
 
     def is_alive(self) -> bool:
         """Tell whether there is a process that has not ended."""
@@ -82,8 +90,26 @@ class Life:
 
     def wait_ready(self, deadline: Deadline) -> None:
         """Wait until the task serves; a StartError tells why it does not."""
-        assert self.process is not None
-        self.process.wait_ready(deadline)
+        process = self.process
+        assert process is not None
+        process.wait_ready(deadline)
+        missing = ""
+
+        def usable() -> bool:
+            nonlocal missing
+            missing = self.place.runtime.ready(self._handle)
+            return not missing or process.exitcode is not None
+
+        poll(usable, deadline)
+        if (missing or process.program) and process.exitcode is not None:
+            died = self._exited(" while it started")
+            what = f"{process.program or 'it'} {describe_exit(process.exitcode)}"
+            raise start_failed(self._context, self.log, process.pid, what) from died
+        if missing:
+            seconds = deadline.seconds or 0.0
+            raise never_ready(
+                self._context, self.log, process.pid, seconds, process.program, missing
+            )
         self.state = State.RUNNING
 
     def ask_to_stop(self) -> None:
@@ -92,8 +118,8 @@ class Life:
             return
         if self.state is State.SUSPENDED:
             self.process.signal(signals.SIGKILL)
-        else:
-            self.process.ask_to_stop()
+        elif (signal := self.process.ask_to_stop()) is not None:
+            self.asked.add(signal)
         if self.state is not State.RUNNING:
             self.forgive()  # no such task ends by itself: it is killed
         self.state = State.STOPPED
@@ -153,7 +179,7 @@ class Life:
         return self.process.forget(peer)
 
     def _listens(self) -> bool:
-        return self.state is State.RUNNING and self.is_alive()
+        return self.state is State.RUNNING and self.is_alive() and not self.living("ask").program
 
     def living(self, verb: str) -> Process:
         """Return the process; ServerExited if there is none to ``verb``."""
@@ -175,8 +201,7 @@ class Life:
         lived = self.state in (State.RUNNING, State.SUSPENDED)
         # It may have been asked to stop when it was dead already, and nobody knew yet.
         if lived or (self.state is State.STOPPED and code != 0):
-            context = self.place.assignment.context
-            return exited(context, self.log, process.pid, code, " on its own")
+            return exited(self._context, self.log, process.pid, code, " on its own")
         return self._death
 
     def _was_asked(self, code: int) -> bool:
@@ -184,10 +209,10 @@ class Life:
         return -code in self.asked or (code >= 0 and not self.asked.isdisjoint(_ENDING))
 
     def _exited(self, doing: str) -> ServerExited:
-        context, process = self.place.assignment.context, self.process
+        process = self.process
         if process is None or self.state in (State.STOPPED, State.NEW):
             return ServerExited(f"{self.task} is {self.state.value}{doing}", task=str(self.task))
-        return exited(context, self.log, process.pid, process.exitcode, doing)
+        return exited(self._context, self.log, process.pid, process.exitcode, doing)
 
     def status(self) -> str:
         """Say how it is: ``running, pid 812``."""

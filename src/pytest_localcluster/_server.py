@@ -7,20 +7,22 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._channel import open_channel
 from ._clock import Deadline
 from ._life import Life, State
-from ._proto.server_pb2 import ServerDef
 from ._results import Result, gather
-from .errors import ServerExited, SpecError
+from .errors import ServerExited, SpecError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import grpc
     import numpy as np
 
     from ._cluster import LocalCluster
     from ._logs import TaskLog
     from ._proto.config_pb2 import ConfigProto
+    from ._proto.server_pb2 import ServerDef
     from ._setup import Place
     from ._spec import Task
 
@@ -47,7 +49,7 @@ class Server:
         self.address = place.lease.address
         self.target = place.assignment.context.target
         self.log = log
-        self._life = Life(place, log)
+        self._life = Life(self, place, log)
 
     @property
     def job_name(self) -> str:
@@ -61,8 +63,13 @@ class Server:
 
     @property
     def server_def(self) -> ServerDef:
-        """A new ServerDef message, with the cluster and which task of it this is."""
-        return ServerDef.FromString(self._life.place.assignment.server_def)
+        """A new ServerDef message, with the cluster and which task of it this is.
+
+        With the TensorFlow runtime it is TensorFlow's own message.
+        """
+        place = self._life.place
+        message: ServerDef = place.runtime.server_def(place.assignment.server_def)
+        return message
 
     @property
     def protocol(self) -> str:
@@ -101,6 +108,23 @@ class Server:
     def unexpected_death(self) -> ServerExited | None:
         """Return the report of a death that nobody asked for or was told of, if there was one."""
         return self._life.unexpected_death()
+
+    def start(self) -> None:
+        """Start the task again after :meth:`stop` or its death; nothing happens if it runs."""
+        if not self.is_alive():
+            self.restart()
+
+    def channel(self) -> grpc.Channel:
+        """Return a new gRPC channel to the task; it closes with the cluster.
+
+        For clients of your own services. Unlike one from ``grpc.insecure_channel`` it ignores
+        HTTP proxies, sets no limit to messages, finds a restarted task at once, and carries the
+        cluster's token.
+        """
+        undo = self.cluster._check_running(f"open a channel to {self.task}")
+        channel = open_channel(self.address, self._life.place.assignment.token)
+        undo.callback(channel.close)
+        return channel
 
     def stop(self) -> None:
         """Stop the task; its address stays its own. Idempotent."""
@@ -195,6 +219,16 @@ class Server:
         timeout = self.cluster._start_deadline().seconds
         assignment, runtime, _, _ = self._life.place
         return dict(runtime.variables(self.address, assignment.token, timeout))
+
+    def _check_takes_sessions(self) -> None:
+        runtime = self._life.place.runtime
+        if runtime.instead_of_session:
+            raise UnsupportedError(
+                f"no Session can be opened to {self.task}: {runtime!r} serves it",
+                task=str(self.task),
+                address=self.address,
+                remedy=runtime.instead_of_session,
+            )
 
     def __repr__(self) -> str:
         return f"<Server {self.task} at {self.address}: {self._life.status()}>"

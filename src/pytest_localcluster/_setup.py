@@ -44,7 +44,9 @@ def find_runtimes(config: ClusterConfig) -> dict[str, Runtime]:
     )
     runtimes = {job: find_runtime(runtime) for job, runtime in wanted.items()}
     for runtime in {id(runtime): runtime for runtime in runtimes.values()}.values():
-        runtime.check(config)
+        runtime.check(
+            config, [job for job, n in config.counts().items() if n and runtimes[job] is runtime]
+        )
     return runtimes
 
 
@@ -73,7 +75,7 @@ def lease_places(
             Place(
                 Assignment(context, _server_def(config, spec, task), token),
                 runtime,
-                find_launcher(config.launcher, preload),
+                find_launcher(config.launcher, preload, runtime.boot_env),
                 lease,
             )
         )

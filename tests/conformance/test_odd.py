@@ -197,7 +197,7 @@ def test_a_task_that_is_stopped_while_it_hands_in_a_result_says_goodbye(
     cluster = make_cluster(workers=1, ps=0)
 
     def lag() -> None:
-        """Have the main thread stay, after its next answer, until it is known to be asked to end."""
+        """Have the main thread stay, after its answers, until the task was asked to end."""
         from pytest_localcluster._clock import Deadline, poll
         from pytest_localcluster._launch.child import Child
 
@@ -207,7 +207,7 @@ def test_a_task_that_is_stopped_while_it_hands_in_a_result_says_goodbye(
             tell(child, *message)
             poll(lambda: child.stopping, Deadline(10))
 
-        Child.tell = tell_and_lag  # type: ignore[method-assign]
+        Child.tell = tell_and_lag  # type: ignore[assignment, method-assign]
         atexit.register((tmp_path / "told").write_text, "goodbye")
 
     cluster.workers[0].run(lag)

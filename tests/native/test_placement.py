@@ -159,5 +159,7 @@ def test_impossible_device_counts_are_refused() -> None:
     for counts in ({"CPU": -1}, {"not a type": 1}):
         config = ClusterConfig(ps_config=ConfigProto(device_count=counts))
         with pytest.raises(SpecError, match="ps_config.device_count.* is -?1: no task can have"):
-            RUNTIME.check(config)
-    RUNTIME.check(ClusterConfig(worker_config=ConfigProto(device_count={"CPU": 4})))
+            RUNTIME.check(config, ["worker", "ps"])
+        RUNTIME.check(config, ["worker"])
+    fine = ClusterConfig(worker_config=ConfigProto(device_count={"CPU": 4}))
+    RUNTIME.check(fine, ["worker", "ps"])

@@ -88,8 +88,16 @@ class Process(Protocol):
     def forget(self, task: Task) -> Future[None]:
         """Have the task drop what it knows of a restarted peer."""
 
-    def ask_to_stop(self) -> None:
-        """Ask the task to end; :meth:`wait` tells when it has."""
+    @property
+    def program(self) -> str:
+        """The command line of what it runs; empty if that is Python, which can be asked things."""
+
+    def ask_to_stop(self) -> int | None:
+        """Ask the task to end; :meth:`wait` tells when it has.
+
+        Returns:
+            The signal that it was asked with; None if it was told otherwise, and ends with 0.
+        """
 
     def close(self) -> None:
         """Give back what this handle holds, killing the task if it still runs. Idempotent."""
@@ -105,14 +113,15 @@ class Launcher(Protocol):
         """End all that the launcher itself runs. Idempotent."""
 
 
-def find_launcher(launcher: Any, preload: tuple[str, ...]) -> Launcher:
+def find_launcher(launcher: Any, preload: tuple[str, ...], boot_env: Mapping[str, str]) -> Launcher:
     """Return this process's launcher of a short name, or ``launcher`` itself if it is one already.
 
     Args:
         launcher: the name, or the launcher.
         preload: modules to import once for all tasks, if the launcher can do that.
+        boot_env: what the process that imports them has in its environment, and no task.
     """
     if isinstance(launcher, str):
-        found: Launcher = import_module(f"{__name__}.{launcher}").launcher(preload)
+        found: Launcher = import_module(f"{__name__}.{launcher}").launcher(preload, boot_env)
         return found
     return launcher  # type: ignore[no-any-return]  # ClusterConfig has checked that it launches

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_localcluster import _context, _pickling
 from pytest_localcluster._launch.wire import receive, send
+from pytest_localcluster._program import Program
 
 if TYPE_CHECKING:
     import socket
@@ -65,6 +66,8 @@ class Child:
             serve, context = _pickling.loads(entry)
             _context.become(context)
             self.serving = serve()
+            if isinstance(self.serving, Program):
+                self.execute(self.serving)
         except BaseException as error:
             data, text = _pickling.dump_exception(error)
             sys.stderr.write(text)
@@ -77,6 +80,14 @@ class Child:
         while (call := self.calls.get()) is not None and self.begins_call():
             self.answer(*call)
         self.leave()
+
+    def execute(self, program: Program) -> None:
+        """Turn into a program; the test process sees it by the end of the control socket."""
+        path = program.find()
+        self.tell("program", 0, str(program))
+        self.control.set_inheritable(False)
+        _flush()
+        program.execute(path)
 
     def begins_call(self) -> bool:
         with self.turning:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _pickling
 from .._clock import Deadline
 from .._logs import settle
-from ..errors import ClusterError
+from ..errors import ClusterError, ServerExited, UnsupportedError
 from . import reports
 from .wire import DUMP_SIGNAL, SIGNAL, STATUS, receive, send
 
@@ -45,6 +45,7 @@ class ChildProcess:
     ) -> None:
         self._launcher = launcher
         self._number = number
+        self.program = ""
         self._context = entry.context
         self._log = log
         self._control = control
@@ -94,11 +95,16 @@ class ChildProcess:
             raise self._start_timeout(deadline)
         try:
             kind, _, *rest = receive(self._control)
+            if kind == "program":
+                (self.program,) = rest
+                kind, _, *rest = receive(self._control)  # how it could not be executed, or the end
         except (EOFError, ConnectionResetError):
-            code = self.wait(Deadline(1.0))
-            died = reports.exited(self._context, self._log, self.pid, code, " while it started")
-            what = f"it {reports.describe_exit(code)}"
-            raise reports.start_failed(self._context, self._log, self.pid, what) from died
+            if not self.program:
+                code = self.wait(Deadline(1.0))
+                died = self._exited(code, " while it started")
+                what = f"it {reports.describe_exit(code)}"
+                raise reports.start_failed(self._context, self._log, self.pid, what) from died
+            kind = "ready"  # as far as this handle can tell: the program has begun
         if kind == "failed":
             self.wait(Deadline(1.0))
             data, text = rest
@@ -135,12 +141,22 @@ class ChildProcess:
     def call(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Future[Any]:
+        name = getattr(function, "__qualname__", function)
+        if self.program:
+            raise UnsupportedError(
+                f"{self._context.task} cannot run {name}: it is no Python",
+                task=str(self._context.task),
+                pid=self.pid,
+                status=f"its program is: {self.program}",
+                remedy="run it in a task of another job: runtime= can be a mapping from job to "
+                "runtime, and only jobs of a CommandRuntime are not Python",
+            )
         try:
             call = _pickling.dumps((function, args, dict(kwargs)))
         except Exception as error:
             error.add_note(
-                f"{getattr(function, '__qualname__', function)} and its arguments go to "
-                f"{self._context.task} pickled; make what cannot be in the function"
+                f"{name} and its arguments go to {self._context.task} pickled; "
+                "make what cannot be in the function"
             )
             raise
         return self._ask("call", call)
@@ -206,17 +222,21 @@ class ChildProcess:
             )
         return error
 
-    def _exited(self, code: int | None) -> ClusterError:
-        return reports.exited(self._context, self._log, self.pid, code)
+    def _exited(self, code: int | None, doing: str = "") -> ServerExited:
+        return reports.exited(self._context, self._log, self.pid, code, doing)
 
-    def ask_to_stop(self) -> None:
+    def ask_to_stop(self) -> int | None:
         if self._stuck:
             self._launcher.abandon()
         elif not self._ready:
             self.signal(signals.SIGKILL)  # it would not listen before it serves
+        elif self.program:
+            self.signal(signals.SIGTERM)
+            return signals.SIGTERM
         else:
             with contextlib.suppress(OSError):
                 self._tell("stop", 0)
+        return None
 
     def close(self) -> None:
         if self.exitcode is None:

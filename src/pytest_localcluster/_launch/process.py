@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -55,20 +55,22 @@ _ENVIRONMENT = {
 }
 """What the forkserver has in its environment; its tasks get the test process's own."""
 
-_launchers: dict[tuple[str, ...], ProcessLauncher] = {}
+_Key = tuple[tuple[str, ...], frozenset[tuple[str, str]]]
+_launchers: dict[_Key, ProcessLauncher] = {}
 _launchers_lock = threading.Lock()
 
 
-def launcher(preload: tuple[str, ...]) -> ProcessLauncher:
-    """Return this process's launcher for a set of preloaded modules."""
+def launcher(preload: tuple[str, ...], boot_env: Mapping[str, str]) -> ProcessLauncher:
+    """Return this process's launcher for a set of preloaded modules and what they need to load."""
+    key = preload, frozenset(boot_env.items())
     with _launchers_lock:
         if any(known.owner != os.getpid() for known in _launchers.values()):
             _launchers.clear()  # inherited by a fork; they belong to our parent
-        if preload not in _launchers:
+        if key not in _launchers:
             if not _launchers:
                 atexit.register(shutdown)
-            _launchers[preload] = ProcessLauncher(preload)
-        return _launchers[preload]
+            _launchers[key] = ProcessLauncher(preload, boot_env)
+        return _launchers[key]
 
 
 def shutdown() -> None:
@@ -83,8 +85,9 @@ def shutdown() -> None:
 class ProcessLauncher:
     """Starts tasks as processes; its forkserver starts when it is first needed."""
 
-    def __init__(self, preload: tuple[str, ...]) -> None:
+    def __init__(self, preload: tuple[str, ...], boot_env: Mapping[str, str]) -> None:
         self.preload = preload
+        self.boot_env = boot_env
         self.owner = os.getpid()
         self._lock = threading.Lock()
         self._numbers = count()
@@ -159,7 +162,7 @@ class ProcessLauncher:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **_ENVIRONMENT},
+                env={**os.environ, **_ENVIRONMENT, **self.boot_env},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the test process; we follow it anyway
             )

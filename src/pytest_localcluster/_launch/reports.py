@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from .._context import TaskContext
     from .._logs import TaskLog
 
-__all__ = ["describe_exit", "exited", "start_failed", "start_timeout", "with_source"]
+__all__ = [
+    "describe_exit",
+    "exited",
+    "never_ready",
+    "start_failed",
+    "start_timeout",
+    "with_source",
+]
 
 TAIL = 20
 _FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)')
@@ -64,6 +71,20 @@ def start_timeout(
         evidence=stacks or None,
         remedy="raise --cluster-start-timeout (start_timeout=), "
         "or mend where the stacks show it waiting",
+        **_where(context, pid),
+    )
+
+
+def never_ready(
+    context: TaskContext, log: TaskLog, pid: int | None, seconds: float, program: str, missing: str
+) -> StartTimeout:
+    """Return the error for a task that was started, and does not become ready."""
+    return StartTimeout(
+        f"{context.task} was not ready after {seconds:g} s: {missing}",
+        status=f"still alive; its program is: {program}" if program else "still alive",
+        evidence=_tail(log) or "it has printed nothing",
+        remedy="raise --cluster-start-timeout (start_timeout=), or mend the program or what "
+        "ready= asks of it",
         **_where(context, pid),
     )
 

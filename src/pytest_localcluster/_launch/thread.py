@@ -44,8 +44,8 @@ class ThreadLauncher:
 _LAUNCHER = ThreadLauncher()
 
 
-def launcher(preload: tuple[str, ...]) -> ThreadLauncher:
-    """Return the launcher; ``preload`` is of no use where everything is imported once anyway."""
+def launcher(preload: tuple[str, ...], boot_env: Mapping[str, str]) -> ThreadLauncher:
+    """Return the launcher; where everything is imported once anyway it needs to know nothing."""
     return _LAUNCHER
 
 
@@ -54,6 +54,7 @@ class _ThreadProcess:
 
     def __init__(self, entry: Entry, log: TaskLog) -> None:
         self.pid = os.getpid()
+        self.program = ""
         self._context = entry.context
         self._log = log
         self._serving: Serving | None = None

@@ -1,21 +1,25 @@
-"""What a task serves. A runtime is any object with the methods of :class:`Runtime`.
+"""What a task serves. A runtime is an object with the methods of :class:`Runtime`.
 
 The short name of a runtime is the module here that holds it, under ``RUNTIME``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import UnsupportedError
 
 if TYPE_CHECKING:
     from .._config import ClusterConfig
     from .._context import TaskContext
+    from .._logs import TaskLog
     from .._spec import Task
 
-__all__ = ["Assignment", "Runtime", "Serving", "find_runtime"]
+__all__ = ["Assignment", "Runtime", "Serving", "Started", "find_runtime"]
 
 
 @dataclass(frozen=True)
@@ -46,33 +50,76 @@ class Serving(Protocol):
         """Drop all connections to, and all knowledge of, a peer that was restarted."""
 
 
-class Runtime(Protocol):
-    """What a task serves. Plain data, since it is pickled on its way to the task."""
+class Started(Protocol):
+    """What :meth:`Runtime.ready` may look at: the handle of a task that was started."""
 
     @property
-    def preload(self) -> tuple[str, ...]:
-        """The modules that a task imports anyway, so that a launcher can import them ahead."""
+    def task(self) -> Task:
+        """Which task it is."""
 
     @property
-    def start_timeout(self) -> float:
-        """How many seconds a start may take if the config does not say."""
+    def address(self) -> str:
+        """Where it is to serve."""
 
     @property
-    def resets_in_place(self) -> bool:
-        """Whether :meth:`Serving.reset` does it; otherwise a task is restarted instead."""
+    def log(self) -> TaskLog:
+        """What it printed; ``log.begun`` is the mark of this start."""
 
-    def check(self, config: ClusterConfig) -> None:
-        """Raise SpecError if this runtime cannot serve such a cluster."""
+
+class Runtime:
+    """What a task serves: the base of all runtimes. Plain data, since it is pickled for the task.
+
+    What is here suits a runtime that serves as soon as it was started and keeps nothing.
+
+    Attributes:
+        preload: the modules that a task imports anyway, so that a launcher can import them ahead.
+        boot_env: environment variables of the process that imports them, and of no task.
+        start_timeout: how many seconds a start may take if the config does not say.
+        resets_in_place: whether :meth:`Serving.reset` does it; otherwise a task is restarted.
+        instead_of_session: what to use where no Session can dial these tasks; empty where one can.
+    """
+
+    preload: tuple[str, ...] = ()
+    boot_env: Mapping[str, str] = MappingProxyType({})
+    start_timeout: float = 10.0
+    resets_in_place: bool = False
+    instead_of_session: str = ""
+
+    def check(self, config: ClusterConfig, jobs: Collection[str]) -> None:
+        """Raise SpecError if this runtime cannot serve these jobs of such a cluster.
+
+        Args:
+            config: what was asked for.
+            jobs: the jobs that this runtime is to serve, and that have tasks.
+        """
 
     def serve(self, assignment: Assignment) -> Serving:
         """Serve at the task's address; return when it accepts calls. Runs in the task.
 
+        Returns:
+            The server; or a Program, which the task's process then turns into.
+
         Raises:
             PortError: the address is taken.
         """
+        raise NotImplementedError
+
+    def ready(self, server: Started) -> str:
+        """Look, once and briefly, what a started task still lacks; "" if it can be used.
+
+        Called in the test process, again and again, while the task lives.
+        """
+        return ""
 
     def target(self, address: str) -> str:
         """Return what a client dials to reach the task at ``address``."""
+        return address
+
+    def server_def(self, data: bytes) -> Any:
+        """Return a task's ServerDef as the message that its clients know."""
+        from .._proto.server_pb2 import ServerDef
+
+        return ServerDef.FromString(data)
 
     def variables(self, address: str, token: str, timeout: float | None) -> Mapping[str, Any]:
         """Return a copy of the variables that the task at ``address`` holds.
@@ -80,6 +127,11 @@ class Runtime(Protocol):
         Raises:
             UnsupportedError: tasks of this runtime hold none, or none that could be read.
         """
+        raise UnsupportedError(
+            f"the task at {address} has no variables that could be read: {self!r} serves it",
+            address=address,
+            remedy=self.instead_of_session or "read them the way your own clients do",
+        )
 
 
 def find_runtime(runtime: Any) -> Runtime:

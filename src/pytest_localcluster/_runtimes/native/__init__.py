@@ -12,11 +12,12 @@ Nothing here imports gRPC or NumPy before a task serves::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SpecError
+from .. import Runtime
 
 if TYPE_CHECKING:
     from ..._config import ClusterConfig
@@ -57,30 +58,19 @@ _PRELOAD = (
 
 
 @dataclass(frozen=True)
-class NativeRuntime:
+class NativeRuntime(Runtime):
     """The native runtime: each task a gRPC server that sessions can be opened to.
 
     Its operations are NumPy's functions and any function of yours; its variables outlast sessions.
     """
 
-    @property
-    def preload(self) -> tuple[str, ...]:
-        """The modules that a task imports anyway."""
-        return _PRELOAD
+    preload = _PRELOAD
+    resets_in_place = True
 
-    @property
-    def start_timeout(self) -> float:
-        """Seconds that a start may take."""
-        return 10.0
-
-    @property
-    def resets_in_place(self) -> bool:
-        """Whether a task can go back to the state just after start: it can."""
-        return True
-
-    def check(self, config: ClusterConfig) -> None:
+    def check(self, config: ClusterConfig, jobs: Collection[str]) -> None:
         """Raise SpecError if a task's config asks for what cannot be."""
-        for name in ("worker_config", "ps_config"):
+        for job in {"worker", "ps"}.intersection(jobs):
+            name = f"{job}_config"
             proto = getattr(config, name)
             counts = dict(proto.device_count) if proto is not None else {}
             for kind, count in counts.items():
