@@ -21,9 +21,9 @@ from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._ports import lease_port
 from pytest_localcluster._proto import master_pb2, worker_pb2
 from pytest_localcluster._runtimes import find_runtime
+from pytest_localcluster._runtimes._grpc import has_ipv6_loopback
+from pytest_localcluster._runtimes._threads import Threads
 from pytest_localcluster._runtimes.native import RUNTIME
-from pytest_localcluster._runtimes.native.server import _has_ipv6_loopback
-from pytest_localcluster._runtimes.native.threads import Threads
 from pytest_localcluster.errors import (
     DeadlineExceededError,
     PortError,
@@ -114,7 +114,7 @@ def test_both_loopback_addresses_are_served_and_no_other(cluster: Cluster) -> No
     port = int(cluster.address(PS0).rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=5):
         pass
-    if _has_ipv6_loopback():
+    if has_ipv6_loopback():
         with socket.create_connection(("::1", port), timeout=5):
             pass
     with socket.socket() as other, pytest.raises(ConnectionRefusedError):

@@ -7,7 +7,7 @@ Nothing here imports gRPC or NumPy before a task serves::
                 do its work; shortcuts finds what can travel with calls that are made anyway
     worker      parts of graphs; parts (compiled once) and executor (each step) do its work
     rendezvous  what a step's tasks ask each other for; peers is how they ask
-    variables   state;  devices, statuses, threads   what their names say
+    variables   state;  devices, statuses   what their names say
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ _OWN = (
     "shortcuts",
     "statuses",
     "stepping",
-    "threads",
     "variables",
     "worker",
 )
@@ -53,6 +52,8 @@ _PRELOAD = (
     "grpc._channel",
     "grpc_health.v1.health",
     "concurrent.futures.thread",
+    f"{_PACKAGE}._runtimes._grpc",
+    f"{_PACKAGE}._runtimes._threads",
     *(f"{_PACKAGE}._runtimes.native.{name}" for name in _OWN),
 )
 

@@ -22,8 +22,8 @@ from .parts import Operation, Part, failure_of
 from .statuses import StepFailed, operation_failed, status_of
 
 if TYPE_CHECKING:
+    from .._threads import Threads
     from .rendezvous import Step, Steps
-    from .threads import Threads
 
 __all__ = ["Execution", "Site"]
 

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from ..._proto.config_pb2 import ConfigProto
     from ..._proto.graph_pb2 import Status, ValueChunk
     from ..._spec import ClusterSpec, Task
+    from .._threads import Threads
     from .peers import Peers
     from .rendezvous import Steps
-    from .threads import Threads
     from .worker import Worker
 
 __all__ = ["Master"]

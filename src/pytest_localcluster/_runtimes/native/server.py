@@ -3,44 +3,40 @@
 from __future__ import annotations
 
 import functools
-import hmac
 import os
 import secrets
-import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
-from ..._channel import TOKEN_KEY
 from ..._clock import Deadline
 from ..._context import address_of
 from ..._proto.master_pb2_grpc import add_MasterServiceServicer_to_server
 from ..._proto.server_pb2 import ServerDef
 from ..._proto.worker_pb2_grpc import add_WorkerServiceServicer_to_server
 from ...errors import AbortedError, PortError, StopError, UnavailableError
+from .._grpc import TokenInterceptor, make_server, start_server
+from .._threads import Threads
 from .devices import devices_of
 from .executor import Site
 from .master import Master
 from .peers import Peers
 from .rendezvous import Steps
 from .statuses import status_of
-from .threads import Threads
 from .worker import Worker
 
 if TYPE_CHECKING:
+    import grpc
+
     from ..._spec import Task
     from .. import Assignment
 
 __all__ = ["NativeServer"]
 
-OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # Otherwise two servers could share one port, and each get some of the other's calls.
-    ("grpc.so_reuseport", 0),
+_REMEDY = (
+    "pass Session(..., token=...), or start the client with the environment that"
+    " cluster.environ() gives"
 )
 
 # How long stop() waits for operations that run; a call in a thread cannot be ended from outside.
@@ -51,8 +47,6 @@ _GRACE = 0.2
 
 # The native servers of this process: with the thread launcher there are several.
 _serving: WeakSet[NativeServer] = WeakSet()
-
-_HEALTH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
 
 
 class NativeServer:
@@ -91,27 +85,15 @@ class NativeServer:
         _serving.add(self)
 
     def _start(self, token: str) -> grpc.Server:
-        server = grpc.server(
-            self._threads, interceptors=(_TokenInterceptor(token, self._address),), options=OPTIONS
-        )
+        server = make_server(self._threads, [TokenInterceptor(token, self._address, _REMEDY)])
         add_MasterServiceServicer_to_server(self._master, server)  # type: ignore[no-untyped-call]
         add_WorkerServiceServicer_to_server(self._worker, server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
         try:
-            for address in _bindings(self._address):
-                server.add_insecure_port(address)
-        except RuntimeError as error:
-            server.start()  # a server that never started would keep what it has bound
-            server.stop(None)
+            start_server(server, self._task, self._address)
+        except PortError:
             self._threads.shutdown()
-            raise PortError(
-                f"{self._task} cannot serve: its port is taken",
-                task=str(self._task),
-                address=self._address,
-                evidence=str(error),
-                remedy="start the cluster again; a --cluster-port-range should hold free ports",
-            ) from None
-        server.start()
+            raise
         return server
 
     def stop(self) -> None:
@@ -152,65 +134,6 @@ class NativeServer:
         """Drop the connection to a peer that was restarted, and what was registered there."""
         self._peers.forget(self._master.address_of(task))
         self._master.lost(task)
-
-
-class _TokenInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Refuses every call but health checks that does not carry the cluster's token."""
-
-    def __init__(self, token: str, address: str) -> None:
-        self._token = token.encode()
-        message = (
-            f"the task at {address} belongs to a cluster with another token than this call's\n"
-            "  To fix this: pass Session(..., token=...), or start the client with the environment"
-            " that cluster.environ() gives"
-        )
-        missing = (
-            f"the task at {address} was called without its cluster's token\n"
-            "  To fix this: pass Session(..., token=...), or start the client with the environment"
-            " that cluster.environ() gives"
-        )
-        self._wrong = _refusal(message)
-        self._missing = _refusal(missing)
-
-    def intercept_service(self, continuation: Callable[[Any], Any], call: Any) -> Any:
-        for key, value in call.invocation_metadata:
-            if key == TOKEN_KEY:
-                given = value.encode() if isinstance(value, str) else value
-                return (
-                    continuation(call) if hmac.compare_digest(given, self._token) else self._wrong
-                )
-        return continuation(call) if call.method.startswith(_HEALTH) else self._missing
-
-
-def _refusal(message: str) -> Any:
-    def refuse(_requests: Any, context: grpc.ServicerContext) -> None:
-        context.abort(grpc.StatusCode.UNAUTHENTICATED, message)
-
-    # Streaming, so that nothing of the request is read; it suits calls of every kind.
-    return grpc.stream_stream_rpc_method_handler(refuse)
-
-
-def _bindings(address: str) -> list[str]:
-    """Return what to bind: both loopback addresses for ``localhost``, one by one.
-
-    gRPC binds the one and is content where the other is taken.
-    """
-    host, _, port = address.rpartition(":")
-    if host not in ("localhost", "127.0.0.1"):
-        return [address]
-    return [f"127.0.0.1:{port}"] + ([f"[::1]:{port}"] if _has_ipv6_loopback() else [])
-
-
-@functools.cache
-def _has_ipv6_loopback() -> bool:
-    if not socket.has_ipv6:
-        return False
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 @functools.cache

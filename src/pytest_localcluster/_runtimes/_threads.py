@@ -14,8 +14,8 @@ from concurrent.futures import Executor, Future
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from ..._clock import Deadline
-from ...errors import UnavailableError
+from .._clock import Deadline
+from ..errors import UnavailableError
 
 __all__ = ["Threads"]
 

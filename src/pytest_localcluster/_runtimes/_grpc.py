@@ -1,0 +1,131 @@
+"""A gRPC server on the loopback interface: its options, its address, the token that it asks for."""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from .._channel import TOKEN_KEY
+from ..errors import PortError
+
+if TYPE_CHECKING:
+    from .._spec import Task
+    from ._threads import Threads
+
+__all__ = [
+    "HEALTH",
+    "TokenInterceptor",
+    "discard_server",
+    "has_ipv6_loopback",
+    "make_server",
+    "start_server",
+]
+
+_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # Otherwise two servers could share one port, and each get some of the other's calls.
+    ("grpc.so_reuseport", 0),
+)
+
+HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+"""The name of the standard health service."""
+
+
+def make_server(threads: Threads, interceptors: Sequence[grpc.ServerInterceptor]) -> grpc.Server:
+    """Return a server that runs its handlers in ``threads`` and listens nowhere yet."""
+    return grpc.server(threads, interceptors=interceptors, options=_OPTIONS)
+
+
+def start_server(server: grpc.Server, task: Task, address: str) -> None:
+    """Have ``server`` listen at ``address`` and start it.
+
+    Raises:
+        PortError: the address is taken; nothing is left of the server.
+    """
+    try:
+        for binding in _bindings(address):
+            server.add_insecure_port(binding)
+    except RuntimeError as error:
+        discard_server(server)
+        raise PortError(
+            f"{task} cannot serve: its port is taken",
+            task=str(task),
+            address=address,
+            evidence=str(error),
+            remedy="start the cluster again; a --cluster-port-range should hold free ports",
+        ) from None
+    server.start()
+
+
+def discard_server(server: grpc.Server) -> None:
+    """Give back what a server holds that will not be started."""
+    server.start()  # a server that never started would keep what it has bound
+    server.stop(None)
+
+
+class TokenInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Refuses every call but health checks that does not carry the cluster's token.
+
+    Args:
+        token: the cluster's.
+        address: the task's own, for the messages.
+        remedy: what a caller can do who is refused.
+    """
+
+    def __init__(self, token: str, address: str, remedy: str) -> None:
+        self._token = token.encode()
+        self._wrong = _refusal(
+            f"the task at {address} belongs to a cluster with another token than this call's\n"
+            f"  To fix this: {remedy}"
+        )
+        self._missing = _refusal(
+            f"the task at {address} was called without its cluster's token\n  To fix this: {remedy}"
+        )
+
+    def intercept_service(self, continuation: Callable[[Any], Any], call: Any) -> Any:
+        for key, value in call.invocation_metadata:
+            if key == TOKEN_KEY:
+                given = value.encode() if isinstance(value, str) else value
+                return (
+                    continuation(call) if hmac.compare_digest(given, self._token) else self._wrong
+                )
+        return continuation(call) if call.method.startswith(f"/{HEALTH}/") else self._missing
+
+
+def _refusal(message: str) -> Any:
+    def refuse(_requests: Any, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, message)
+
+    # Streaming, so that nothing of the request is read; it suits calls of every kind.
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _bindings(address: str) -> list[str]:
+    """Return what to bind: both loopback addresses for ``localhost``, one by one.
+
+    gRPC binds the one and is content where the other is taken.
+    """
+    host, _, port = address.rpartition(":")
+    if host not in ("localhost", "127.0.0.1"):
+        return [address]
+    return [f"127.0.0.1:{port}"] + ([f"[::1]:{port}"] if has_ipv6_loopback() else [])
+
+
+@functools.cache
+def has_ipv6_loopback() -> bool:
+    """Tell whether this machine has ``::1``."""
+    if not socket.has_ipv6:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
