@@ -20,6 +20,8 @@ ALL_VENV ?= .venv-all
 WHEEL_VENV ?= .venv-wheel
 # numpy's floor has wheels for these only; and large extras have wheels for new releases late.
 OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo $(PYTHON))
+# The examples that are left to test-all.
+NEED_EXTRAS := %/any_program/ %/tensorflow/ %/torch_all_reduce/
 ALL_PYTHON ?= $(OLDEST_PYTHON)
 PYTEST_ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -48,8 +50,8 @@ test-all: $(ALL_VENV)/.installed ## install every extra, and run what `make test
 test-oldest: $(OLDEST_VENV)/.installed ## the tests, with the oldest releases of all dependencies
 	$(OLDEST_VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
-examples: $(VENV)/.installed-test ## each of conftest_examples, as its reader would run it
-	set -e; for example in conftest_examples/*/; do \
+examples: $(VENV)/.installed-test ## each of conftest_examples that needs no extra, on its own
+	set -e; for example in $(filter-out $(NEED_EXTRAS),$(wildcard conftest_examples/*/)); do \
 		$(BIN)/python -m pytest -q "$$example"; done
 
 lint: $(VENV)/.installed-lint ## ruff: rules and format

@@ -6,19 +6,30 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "conftest_examples"
 
 # How many tests pass in each, and what its reader sees.
-CASES = {
+CASES: dict[str, tuple[int, list[str]]] = {
     "faults": (1, []),
     "first_test": (1, []),
     "parallel": (8, []),
     "parameter_server": (1, ["held-out accuracy", "steps/s", "cluster start", "cluster stop"]),
     "shared_cluster": (5, []),
 }
+# What some need beside pytest-localcluster[test]. `make examples` runs the others only.
+NEEDS = {
+}
+
+
+def cases() -> list[Any]:
+    return [
+        pytest.param(example, marks=pytest.mark.needs(*NEEDS[example]) if example in NEEDS else ())
+        for example in CASES
+    ]
 
 
 def run(example: str, *args: str) -> str:
@@ -42,7 +53,7 @@ def test_no_example_is_forgotten() -> None:
     assert CASES.keys() == {path.parent.name for path in EXAMPLES.glob("*/conftest.py")}
 
 
-@pytest.mark.parametrize("example", CASES)
+@pytest.mark.parametrize("example", cases())
 def test_an_example(example: str) -> None:
     passed, shown = CASES[example]
     output = run(example)
