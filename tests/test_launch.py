@@ -22,6 +22,7 @@ from pytest_localcluster import (
     StopError,
     Task,
     _runtimes,
+    current_task,
 )
 from pytest_localcluster._runtimes import Assignment
 
@@ -243,3 +244,8 @@ def test_reports_name_signals_and_statuses() -> None:
     assert describe_exit(-11) == "was killed by SIGSEGV"
     assert describe_exit(3) == "exited with status 3"
     assert describe_exit(None) == "ended in a way that nobody saw"
+
+
+def test_outside_a_task_there_is_no_current_task() -> None:
+    with pytest.raises(RuntimeError, match="no task runs here"):
+        current_task()

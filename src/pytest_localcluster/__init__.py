@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from ._ports import PortLease as PortLease
     from ._ports import lease_port as lease_port
     from ._proto.config_pb2 import ConfigProto as ConfigProto
+    from ._runtimes.command import CommandRuntime as CommandRuntime
     from ._runtimes.native import NativeRuntime as NativeRuntime
+    from ._runtimes.servicers import ServicerRuntime as ServicerRuntime
+    from ._runtimes.tensorflow import TensorFlowRuntime as TensorFlowRuntime
     from ._server import Server as Server
     from ._spec import ClusterSpec as ClusterSpec
     from ._spec import DeviceSpec as DeviceSpec
@@ -75,7 +78,10 @@ _HOMES = {
     "_context": ("current_task",),
     "_ports": ("PortLease", "lease_port"),
     "_proto.config_pb2": ("ConfigProto",),
+    "_runtimes.command": ("CommandRuntime",),
     "_runtimes.native": ("NativeRuntime",),
+    "_runtimes.servicers": ("ServicerRuntime",),
+    "_runtimes.tensorflow": ("TensorFlowRuntime",),
     "_server": ("Server",),
     "_spec": ("ClusterSpec", "DeviceSpec", "Task"),
     "errors": (

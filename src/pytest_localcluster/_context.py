@@ -23,6 +23,7 @@ __all__ = [
     "forget_token",
     "register_token",
     "running_as",
+    "stay_as",
     "token_for",
 ]
 
@@ -82,6 +83,11 @@ def running_as(context: TaskContext) -> Iterator[None]:
         yield
     finally:
         _context.reset(previous)
+
+
+def stay_as(context: TaskContext) -> None:
+    """Make this thread that task from now on, or all that runs in this :mod:`contextvars` one."""
+    _context.set(context)
 
 
 def address_of(target: str) -> str:

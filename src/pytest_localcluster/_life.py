@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import signal as signals
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ._clock import poll
@@ -85,7 +84,7 @@ class Life:
         self.state = State.STARTING
         self.forgiven = False
         self.asked.clear()
-        entry = Entry(partial(runtime.serve, assignment), assignment.context)
+        entry = Entry(runtime.entry(assignment), assignment.context)
         self.process = launcher.launch(entry, self.log)
 
     def wait_ready(self, deadline: Deadline) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ._clock import Deadline, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Follower", "TaskLog", "follow", "settle"]
+__all__ = ["Follower", "TaskLog", "current_log", "follow", "logging_to", "settle"]
 
 _KEPT = 1 << 20
 """How many bytes of a removed log stay readable."""
@@ -95,6 +96,24 @@ class TaskLog:
 
     def __repr__(self) -> str:
         return f"<TaskLog {self.path}: {self.mark()} bytes>"
+
+
+_current: ContextVar[TaskLog | None] = ContextVar("pytest_localcluster_log", default=None)
+
+
+def current_log() -> TaskLog | None:
+    """Return the log of the task that runs in this thread; None where stderr is the log."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def logging_to(log: TaskLog) -> Iterator[None]:
+    """Make ``log`` the one of the task that runs in this thread, for a while."""
+    previous = _current.set(log)
+    try:
+        yield
+    finally:
+        _current.reset(previous)
 
 
 class Follower:

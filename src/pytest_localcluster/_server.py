@@ -224,7 +224,7 @@ class Server:
         runtime = self._life.place.runtime
         if runtime.instead_of_session:
             raise UnsupportedError(
-                f"no Session can be opened to {self.task}: {runtime!r} serves it",
+                f"no Session can be opened to {self.task}, which {type(runtime).__name__} serves",
                 task=str(self.task),
                 address=self.address,
                 remedy=runtime.instead_of_session,

@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_localcluster import LocalCluster
+from pytest_localcluster import (
+    CommandRuntime,
+    LocalCluster,
+    Server,
+    ServicerRuntime,
+    TensorFlowRuntime,
+)
+from pytest_localcluster._runtimes import find_runtime
 
 MakeCluster = Callable[..., LocalCluster]
+
+JOBS = ("worker", "ps", "chief")
+
+IMPOSSIBLE = {
+    (
+        "thread",
+        "tensorflow",
+    ): "TensorFlow's servers can never be stopped but by their process's end",
+    ("thread", "command"): "a program is a process of its own",
+}
+
+
+def add_nothing(server: object, task: object) -> None:
+    """Leave the task with the health service alone."""
+
+
+def make_runtime(name: str) -> Any:
+    """Return a runtime of that kind for whatever jobs the tests ask for."""
+    if name == "servicers":
+        return ServicerRuntime(dict.fromkeys(JOBS, add_nothing))
+    if name == "command":
+        command = (sys.executable, "-S", Path(__file__).with_name("program.py"), "{port}")
+        return CommandRuntime(dict.fromkeys(JOBS, command))
+    if name == "tensorflow":
+        return TensorFlowRuntime(coordinators=())  # every task is to listen, also the chief
+    return find_runtime(name)
 
 
 @pytest.fixture(params=["process", "thread"])
@@ -19,10 +55,26 @@ def launcher(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(params=["native"])
-def runtime(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(
+    params=[
+        "native",
+        "servicers",
+        "command",
+        pytest.param("tensorflow", marks=pytest.mark.needs("tensorflow")),
+    ]
+)
+def runtime(request: pytest.FixtureRequest, launcher: str) -> str:
     name: str = request.param
+    if (launcher, name) in IMPOSSIBLE:
+        pytest.skip(IMPOSSIBLE[launcher, name])
     return name
+
+
+@pytest.fixture
+def python(runtime: str) -> None:
+    """Skip where tasks run no functions."""
+    if runtime == "command":
+        pytest.skip("a program runs no functions of the test")
 
 
 @pytest.fixture
@@ -31,7 +83,7 @@ def make_cluster(launcher: str, runtime: str) -> Iterator[MakeCluster]:
     with ExitStack() as running:
 
         def make(**fields: Any) -> LocalCluster:
-            cluster = LocalCluster(launcher=launcher, runtime=runtime, **fields)
+            cluster = LocalCluster(launcher=launcher, runtime=make_runtime(runtime), **fields)
             return running.enter_context(cluster)
 
         yield make
@@ -40,3 +92,20 @@ def make_cluster(launcher: str, runtime: str) -> Iterator[MakeCluster]:
 @pytest.fixture
 def cluster(make_cluster: MakeCluster) -> LocalCluster:
     return make_cluster(workers=2, ps=1)
+
+
+def listens(address: str) -> bool:
+    """Tell whether somebody accepts connections there."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def works(server: Server) -> bool:
+    """Tell whether a task does what it is there for."""
+    if isinstance(server._life.place.runtime, CommandRuntime):
+        return listens(server.address)
+    return server.run(lambda: 1, timeout=20) == 1 and listens(server.address)

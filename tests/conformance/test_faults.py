@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from pytest_localcluster import LocalCluster, ServerExited, UnsupportedError
+from tests.conformance.conftest import works
 
 
 @pytest.mark.parametrize("launcher", ["thread"], indirect=True)
@@ -19,7 +20,7 @@ class TestThreads:
             UnsupportedError, match=r"(?s)/job:ps/task:0 is a thread.*use launcher='process'"
         ):
             getattr(cluster.ps[0], verb)()
-        assert cluster.ps[0].run(lambda: 1) == 1
+        assert works(cluster.ps[0])
 
 
 @pytest.mark.parametrize("launcher", ["process"], indirect=True)
@@ -36,8 +37,9 @@ class TestProcesses:
             ps.kill()
         ps.restart()
         assert ps.pid != pid
-        assert ps.run(lambda: 1) == 1
+        assert works(ps)
 
+    @pytest.mark.usefixtures("python")
     def test_other_signals_do_what_they_do(self, cluster: LocalCluster) -> None:
         worker = cluster.workers[0]
         assert (
@@ -72,6 +74,7 @@ class TestProcesses:
         now = [server.pid for server in cluster.servers]
         assert [a == b for a, b in zip(pids, now, strict=True)] == [True, False, True]
 
+    @pytest.mark.usefixtures("python")
     def test_a_suspended_task_does_nothing_until_resumed(self, cluster: LocalCluster) -> None:
         worker = cluster.workers[0]
         with worker.suspended() as same:
@@ -91,17 +94,19 @@ class TestProcesses:
         cluster.workers[0].kill()
         assert not cluster.workers[0].is_alive()
         cluster.workers[1].restart()
-        assert cluster.workers[1].run(lambda: 1) == 1
+        assert works(cluster.workers[1])
         cluster.ps[0].suspend()
         cluster.stop()
         assert not any(server.is_alive() for server in cluster.servers)
 
+    @pytest.mark.usefixtures("python")
     def test_a_busy_task_is_stopped_in_no_time(self, cluster: LocalCluster) -> None:
         cluster.workers[0].submit(lambda: threading.Event().wait())
         cluster.stop()
         assert cluster.stop_seconds is not None
         assert cluster.stop_seconds < cluster.config.stop_timeout / 2, "nobody had to be waited for"
 
+    @pytest.mark.usefixtures("python")
     def test_a_death_that_nobody_saw_before_the_stop_is_reported(
         self, cluster: LocalCluster
     ) -> None:

@@ -1,7 +1,10 @@
-"""reset: back to the state just after start, whatever became of the tasks."""
+"""reset: back to the state just after start, whatever became of the tasks; what is dialled."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -10,48 +13,85 @@ import pytest
 from pytest_localcluster import (
     LocalCluster,
     Session,
+    UnsupportedError,
     Variable,
     device,
     errors,
     variables_initializer,
 )
+from tests.conformance.conftest import make_runtime, works
 
 
-def test_variables_are_gone_and_tasks_stay(cluster: LocalCluster) -> None:
-    pids = [server.pid for server in cluster.servers]
-    with device("/job:ps/task:0"):
-        variable = Variable(np.arange(3.0), name="v")
-    session = cluster.session()
-    session.run(variables_initializer([variable]))
-    np.testing.assert_array_equal(cluster.ps[0].variables()["v"], np.arange(3.0))
+def test_tasks_work_after_a_reset_at_their_old_addresses(
+    cluster: LocalCluster, runtime: str
+) -> None:
+    before = [(server.address, server.pid) for server in cluster.servers]
+    starts = [server.log.begun for server in cluster.servers]
     cluster.reset()
-    assert cluster.ps[0].variables() == {}
-    with pytest.raises(errors.FailedPreconditionError, match="v"):
-        session.run(variable.read())
-    session.run(variables_initializer([variable]))
-    assert [server.pid for server in cluster.servers] == pids
+    assert [(server.address, server.is_alive()) for server in cluster.servers] == [
+        (address, True) for address, _ in before
+    ]
+    assert all(works(server) for server in cluster.servers)
+    if make_runtime(runtime).resets_in_place:
+        assert [(server.address, server.pid) for server in cluster.servers] == before
+        assert [server.log.begun for server in cluster.servers] == starts
+    cluster.reset()
+    assert not [server for server in cluster.servers if server.unexpected_death()]
 
 
-def test_sessions_close_with_the_cluster(cluster: LocalCluster) -> None:
-    session = cluster.session("/job:ps/task:0")
-    assert session.list_devices()
-    cluster.stop()
-    with pytest.raises(errors.FailedPreconditionError, match="closed"):
-        session.list_devices()
+def test_what_has_no_sessions_says_what_to_use(cluster: LocalCluster, runtime: str) -> None:
+    if runtime == "native":
+        assert cluster.session("/job:ps/task:0").list_devices()
+        return
+    with pytest.raises(UnsupportedError, match="no Session can be opened to /job:worker") as caught:
+        cluster.session()
+    assert caught.value.remedy
+    with pytest.raises(UnsupportedError, match="shows no variables"):
+        cluster.ps[0].variables()
 
 
 @pytest.mark.parametrize("launcher", ["process"], indirect=True)
-class TestProcesses:
-    def test_what_died_hangs_or_is_suspended_comes_back(self, cluster: LocalCluster) -> None:
-        first, second = cluster.workers
-        first.kill()
-        second.submit(lambda: threading.Event().wait())
-        cluster.ps[0].suspend()
-        addresses = [server.address for server in cluster.servers]
-        cluster.reset()
-        assert [server.address for server in cluster.servers] == addresses
-        assert [server.run(lambda: 1, timeout=20) for server in cluster.servers] == [1, 1, 1]
+def test_what_died_or_is_suspended_comes_back(cluster: LocalCluster) -> None:
+    cluster.workers[0].kill()
+    cluster.ps[0].suspend()
+    addresses = [server.address for server in cluster.servers]
+    cluster.reset()
+    assert [server.address for server in cluster.servers] == addresses
+    assert all(works(server) for server in cluster.servers)
 
+
+@pytest.mark.usefixtures("python")
+@pytest.mark.parametrize("launcher", ["process"], indirect=True)
+def test_what_hangs_comes_back(cluster: LocalCluster) -> None:
+    cluster.workers[1].submit(lambda: threading.Event().wait())
+    cluster.reset()
+    assert [server.run(lambda: 1, timeout=20) for server in cluster.servers] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("runtime", ["native"], indirect=True)
+class TestSessions:
+    def test_variables_are_gone_and_tasks_stay(self, cluster: LocalCluster) -> None:
+        pids = [server.pid for server in cluster.servers]
+        with device("/job:ps/task:0"):
+            variable = Variable(np.arange(3.0), name="v")
+        session = cluster.session()
+        session.run(variables_initializer([variable]))
+        np.testing.assert_array_equal(cluster.ps[0].variables()["v"], np.arange(3.0))
+        cluster.reset()
+        assert cluster.ps[0].variables() == {}
+        with pytest.raises(errors.FailedPreconditionError, match="v"):
+            session.run(variable.read())
+        session.run(variables_initializer([variable]))
+        assert [server.pid for server in cluster.servers] == pids
+
+    def test_sessions_close_with_the_cluster(self, cluster: LocalCluster) -> None:
+        session = cluster.session("/job:ps/task:0")
+        assert session.list_devices()
+        cluster.stop()
+        with pytest.raises(errors.FailedPreconditionError, match="closed"):
+            session.list_devices()
+
+    @pytest.mark.parametrize("launcher", ["process"], indirect=True)
     def test_a_session_works_at_once_after_a_restart(self, cluster: LocalCluster) -> None:
         with device("/job:ps/task:0"):
             variable = Variable(1.0, name="v")
@@ -68,11 +108,8 @@ class TestProcesses:
                     session.run(variable.initializer, timeout=10)
                 assert session.run(variable.read(), timeout=10) == 1.0
 
+    @pytest.mark.parametrize("launcher", ["process"], indirect=True)
     def test_a_subprocess_joins(self, cluster: LocalCluster) -> None:
-        import os
-        import subprocess
-        import sys
-
         code = (
             "import os, sys\n"
             "from pytest_localcluster import Session, function\n"
@@ -91,14 +128,13 @@ class TestProcesses:
             cluster.ps[0].task
         )
 
+    def test_a_task_can_dial_its_peers(self, cluster: LocalCluster) -> None:
+        def ask() -> object:
+            from pytest_localcluster import constant, current_task
 
-def test_a_task_can_dial_its_peers(cluster: LocalCluster) -> None:
-    def ask() -> object:
-        from pytest_localcluster import constant, current_task
+            context = current_task()
+            peer = context.cluster_spec.task_address("ps", 0)
+            with Session(f"grpc://{peer}") as session:
+                return session.run(constant(2) + 3)
 
-        context = current_task()
-        peer = context.cluster_spec.task_address("ps", 0)
-        with Session(f"grpc://{peer}") as session:
-            return session.run(constant(2) + 3)
-
-    assert cluster.run(ask, timeout=20) == [5, 5]
+        assert cluster.run(ask, timeout=20) == [5, 5]

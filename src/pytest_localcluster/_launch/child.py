@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_localcluster import _context, _pickling
 from pytest_localcluster._launch.wire import receive, send
@@ -69,10 +69,7 @@ class Child:
             if isinstance(self.serving, Program):
                 self.execute(self.serving)
         except BaseException as error:
-            data, text = _pickling.dump_exception(error)
-            sys.stderr.write(text)
-            self.tell("failed", 0, data, text)
-            os._exit(1)
+            self.fail(error)
         del self.payload
         self.pid = os.getpid()
         self.tell("ready", self.pid)
@@ -83,11 +80,20 @@ class Child:
 
     def execute(self, program: Program) -> None:
         """Turn into a program; the test process sees it by the end of the control socket."""
-        path = program.find()
-        self.tell("program", 0, str(program))
-        self.control.set_inheritable(False)
-        _flush()
-        program.execute(path)
+        try:
+            path = program.find()
+            self.tell("program", 0, str(program))
+            self.control.set_inheritable(False)
+            _flush()
+            program.execute(path)
+        except OSError as error:
+            self.fail(error.with_traceback(None))  # it says all: the way here is of no interest
+
+    def fail(self, error: BaseException) -> NoReturn:
+        data, text = _pickling.dump_exception(error)
+        sys.stderr.write(text)
+        self.tell("failed", 0, data, text)
+        os._exit(1)
 
     def begins_call(self) -> bool:
         with self.turning:

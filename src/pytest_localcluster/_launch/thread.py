@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from .. import _context
+from .._logs import logging_to
 from ..errors import StopError, UnsupportedError
 from . import reports
 
@@ -69,7 +70,7 @@ class _ThreadProcess:
         self._thread.start()
 
     def _run(self, serve: Callable[[], Serving]) -> None:
-        with _context.running_as(self._context):
+        with _context.running_as(self._context), logging_to(self._log):
             try:
                 self._serving = serve()
             except BaseException as error:

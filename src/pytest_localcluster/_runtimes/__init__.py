@@ -5,8 +5,9 @@ The short name of a runtime is the module here that holds it, under ``RUNTIME``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -104,6 +105,10 @@ class Runtime:
         """
         raise NotImplementedError
 
+    def entry(self, assignment: Assignment) -> Callable[[], Serving]:
+        """Return what the task is to call; it goes there pickled, so it should hold little."""
+        return partial(self.serve, assignment)
+
     def ready(self, server: Started) -> str:
         """Look, once and briefly, what a started task still lacks; "" if it can be used.
 
@@ -128,7 +133,7 @@ class Runtime:
             UnsupportedError: tasks of this runtime hold none, or none that could be read.
         """
         raise UnsupportedError(
-            f"the task at {address} has no variables that could be read: {self!r} serves it",
+            f"{type(self).__name__} serves the task at {address}, and shows no variables",
             address=address,
             remedy=self.instead_of_session or "read them the way your own clients do",
         )

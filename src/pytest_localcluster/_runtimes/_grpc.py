@@ -47,13 +47,12 @@ def start_server(server: grpc.Server, task: Task, address: str) -> None:
     """Have ``server`` listen at ``address`` and start it.
 
     Raises:
-        PortError: the address is taken; nothing is left of the server.
+        PortError: the address is taken.
     """
     try:
         for binding in _bindings(address):
             server.add_insecure_port(binding)
     except RuntimeError as error:
-        discard_server(server)
         raise PortError(
             f"{task} cannot serve: its port is taken",
             task=str(task),
@@ -64,10 +63,11 @@ def start_server(server: grpc.Server, task: Task, address: str) -> None:
     server.start()
 
 
-def discard_server(server: grpc.Server) -> None:
-    """Give back what a server holds that will not be started."""
+def discard_server(server: grpc.Server, threads: Threads) -> None:
+    """Give back what a server holds that did not come to be started."""
     server.start()  # a server that never started would keep what it has bound
     server.stop(None)
+    threads.shutdown()
 
 
 class TokenInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types

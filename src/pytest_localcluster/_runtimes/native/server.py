@@ -16,7 +16,7 @@ from ..._proto.master_pb2_grpc import add_MasterServiceServicer_to_server
 from ..._proto.server_pb2 import ServerDef
 from ..._proto.worker_pb2_grpc import add_WorkerServiceServicer_to_server
 from ...errors import AbortedError, PortError, StopError, UnavailableError
-from .._grpc import TokenInterceptor, make_server, start_server
+from .._grpc import TokenInterceptor, discard_server, make_server, start_server
 from .._threads import Threads
 from .devices import devices_of
 from .executor import Site
@@ -92,7 +92,7 @@ class NativeServer:
         try:
             start_server(server, self._task, self._address)
         except PortError:
-            self._threads.shutdown()
+            discard_server(server, self._threads)
             raise
         return server
 
