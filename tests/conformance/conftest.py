@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from pytest_localcluster import (
     TensorFlowRuntime,
 )
 from pytest_localcluster._runtimes import find_runtime
+from tests.reach import listens
 
 MakeCluster = Callable[..., LocalCluster]
 
@@ -92,16 +92,6 @@ def make_cluster(launcher: str, runtime: str) -> Iterator[MakeCluster]:
 @pytest.fixture
 def cluster(make_cluster: MakeCluster) -> LocalCluster:
     return make_cluster(workers=2, ps=1)
-
-
-def listens(address: str) -> bool:
-    """Tell whether somebody accepts connections there."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), 5).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 def works(server: Server) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_localcluster import ClusterError, ClusterSpec, LocalCluster, ServerExited, Task
-from tests.conformance.conftest import MakeCluster, listens, works
+from tests.conformance.conftest import MakeCluster, works
+from tests.reach import listens
 
 FDS = Path("/proc/self/fd")
 
