@@ -1,0 +1,191 @@
+"""The servicer runtime: tasks that serve the user's own gRPC services.
+
+Nothing here imports gRPC before a task serves::
+
+    adders    the functions that register services: what passes for one, and how it is called
+    server    the gRPC server of one task, its life, and what its errors leave in the task's log
+    registry  the server as adders see it
+    calls     the calls that it answers
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..._spec import job_name
+from ...errors import SpecError
+from .. import Runtime
+from .adders import Adder, adders_of, identity, name_of
+
+if TYPE_CHECKING:
+    from ..._config import ClusterConfig
+    from .. import Assignment, Serving
+
+__all__ = ["ServicerRuntime"]
+
+_PACKAGE = "pytest_localcluster._runtimes"
+_PRELOAD = (
+    "grpc",
+    # grpc imports these when the first server, interceptor or channel is made, in every task anew.
+    "grpc._server",
+    "grpc._interceptor",
+    "grpc._channel",
+    "grpc_health.v1.health",
+    "concurrent.futures.thread",
+    f"{_PACKAGE}._grpc",
+    f"{_PACKAGE}._threads",
+    f"{_PACKAGE}.servicers.server",
+)
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class ServicerRuntime(Runtime):
+    """Your own gRPC services: each task a gRPC server that your functions register them on.
+
+    A function ``add(server, task)`` is called in each task of its job: ``server`` is a grpc.Server,
+    ``task`` what :func:`current_task` returns. One that takes the server alone does too, such as
+    ``functools.partial(add_GreeterServicer_to_server, Greeter())``. With the process launcher it is
+    pickled for the task, where it may be a closure, a lambda or defined in the test module.
+
+    Handlers run in as many threads as there are calls. A task is reset by a restart.
+
+    Args:
+        adders: the function, or a list of functions, for each job; jobs can be given by keyword.
+        health: serve the standard health service too, unless a function registers one.
+        token: refuse calls without the cluster's token, except health checks.
+        jobs: more of ``adders``.
+
+    Raises:
+        SpecError: no jobs, a job that is given twice, or what is no such function.
+    """
+
+    preload = _PRELOAD
+    instead_of_session = (
+        "call its services: over server.channel(), or grpc.insecure_channel(server.target)"
+    )
+
+    adders: Mapping[str, tuple[Adder, ...]]
+    health: bool
+    token: bool
+
+    def __init__(
+        self,
+        adders: Mapping[str, Adder | Sequence[Adder]] | None = None,
+        /,
+        *,
+        health: bool = True,
+        token: bool = False,
+        **jobs: Adder | Sequence[Adder],
+    ) -> None:
+        if adders is None:
+            adders = {}
+        if not isinstance(adders, Mapping):
+            raise SpecError(
+                f"ServicerRuntime takes a mapping from job to functions, not {adders!r}",
+                remedy="write ServicerRuntime(worker=...), or ServicerRuntime({'worker': ...})",
+            )
+        twice = [job for job in jobs if job in adders]
+        if twice:
+            raise SpecError(
+                f"ServicerRuntime is given job {twice[0]!r} twice, in the mapping and by keyword",
+                remedy="list its functions in one of the two",
+            )
+        if not adders and not jobs:
+            raise SpecError(
+                "ServicerRuntime is given no job", remedy="write ServicerRuntime(worker=...)"
+            )
+        for option, value in (("health", health), ("token", token)):
+            if not isinstance(value, bool):
+                raise SpecError(
+                    f"{option} is True or False, not {value!r}",
+                    remedy=f"put a job called {option!r} in the mapping: {{{option!r}: ...}}",
+                )
+            object.__setattr__(self, option, value)
+        checked = {job_name(job): adders_of(job, it) for job, it in {**adders, **jobs}.items()}
+        object.__setattr__(self, "adders", checked)
+
+    def check(self, config: ClusterConfig, jobs: Collection[str]) -> None:
+        """Raise SpecError if this runtime cannot serve these jobs of such a cluster."""
+        for job in jobs:
+            if job not in self.adders:
+                near = difflib.get_close_matches(job, self.adders, n=1)
+                raise SpecError(
+                    f"ServicerRuntime has no function for the tasks of job {job!r}; "
+                    f"it has some for {', '.join(map(repr, self.adders))}",
+                    remedy=(f"is {near[0]!r} a slip? " if near else "")
+                    + f"write ServicerRuntime({job}=...), ask for no tasks of that job, or give it "
+                    f'another runtime: runtime={{"{job}": "native", ...}}',
+                )
+            if getattr(config, f"{job}_config", None) is not None:
+                raise SpecError(
+                    f"{job}_config is given, and nothing would read it: "
+                    f"ServicerRuntime serves job {job!r}",
+                    remedy="hand your functions what they need to know, or use env=",
+                )
+            if config.launcher == "process":
+                self._check_pickles(job)
+
+    def _check_pickles(self, job: str) -> None:
+        from ..._pickling import dumps
+
+        for adder in self.adders[job]:
+            try:
+                dumps(adder)
+            except Exception as error:
+                raise SpecError(
+                    f"{name_of(adder)}, for job {job!r}, cannot go into a task: it does not pickle",
+                    evidence=f"{type(error).__name__}: {error}",
+                    remedy="make the servicer in the task: "
+                    "def add(server): add_GreeterServicer_to_server(Greeter(), server)",
+                ) from error
+
+    def entry(self, assignment: Assignment) -> Callable[[], Serving]:
+        """Return what the task calls; the functions of other jobs stay here."""
+        adders = self.adders[assignment.context.task.job]
+        return partial(_serve, assignment, adders, self.health, self.token)
+
+    def serve(self, assignment: Assignment) -> Serving:
+        """Serve at the task's address; return when it accepts calls.
+
+        Raises:
+            PortError: the address is taken.
+            Exception: whatever a function of the user's raises.
+        """
+        return self.entry(assignment)()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ServicerRuntime):
+            return NotImplemented
+        return bool(self._identity() == other._identity())
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.adders), self.health, self.token))
+
+    def _identity(self) -> Any:
+        adders = {job: [identity(adder) for adder in them] for job, them in self.adders.items()}
+        return adders, self.health, self.token
+
+    def __repr__(self) -> str:
+        named = {job: _shown(adders) for job, adders in self.adders.items()}
+        if all(job.isidentifier() and job not in ("health", "token") for job in named):
+            parts = [f"{job}={adders}" for job, adders in named.items()]
+        else:
+            parts = ["{" + ", ".join(f"{job!r}: {names}" for job, names in named.items()) + "}"]
+        parts += [] if self.health else ["health=False"]
+        parts += ["token=True"] if self.token else []
+        return f"ServicerRuntime({', '.join(parts)})"
+
+
+def _serve(assignment: Assignment, adders: tuple[Adder, ...], health: bool, token: bool) -> Serving:
+    from .server import ServicerServer
+
+    return ServicerServer(assignment, adders, health=health, token=token)
+
+
+def _shown(adders: tuple[Adder, ...]) -> str:
+    names = ", ".join(map(name_of, adders))
+    return names if len(adders) == 1 else f"[{names}]"
