@@ -205,6 +205,10 @@ def _choice(name: str, value: object, names: tuple[str, ...], method: str) -> No
             raise SpecError(
                 f"unknown {name} {value!r}", remedy=f"use one of {', '.join(map(repr, names))}"
             )
+    elif isinstance(value, type) and callable(getattr(value, method, None)):
+        raise SpecError(
+            f"{name}={value.__name__} is a class", remedy=f"write {name}={value.__name__}(...)"
+        )
     elif isinstance(value, type) or not callable(getattr(value, method, None)):
         raise SpecError(
             f"{name}={value!r} has no method {method}()",

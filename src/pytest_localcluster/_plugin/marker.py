@@ -198,12 +198,15 @@ def _problems(items: Iterable[pytest.Item]) -> str:
 
 def _check(asked: dict[str, Any]) -> None:
     from .._config import ClusterConfig
+    from .._runtimes import find_runtime
 
-    fields = {name: value for name, value in asked.items() if name != "scope"}
-    if isinstance(fields.get("runtime"), Mapping):
-        # It names jobs, and further jobs may come from the fixture cluster_config, later.
-        del fields["runtime"]
-    ClusterConfig().replace(**fields)
+    fields = {name: value for name, value in asked.items() if name not in ("scope", "runtime")}
+    config = ClusterConfig().replace(**fields)
+    runtimes = asked.get("runtime", "native")
+    for runtime in runtimes.values() if isinstance(runtimes, Mapping) else (runtimes,):
+        # How many tasks of which jobs there are may be for the fixture cluster_config to say,
+        # later: so a mapping is not held against the jobs, and no runtime is asked for any.
+        find_runtime(config.replace(runtime=runtime).runtime).check(config, ())
 
 
 def _param(item: pytest.Item) -> object:

@@ -1,4 +1,4 @@
-"""What a task serves. A runtime is an object with the methods of :class:`Runtime`.
+"""What a task serves. A runtime is an object of a class derived from :class:`Runtime`.
 
 The short name of a runtime is the module here that holds it, under ``RUNTIME``.
 """
@@ -12,7 +12,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import UnsupportedError
+from ..errors import SpecError, UnsupportedError
 
 if TYPE_CHECKING:
     from .._config import ClusterConfig
@@ -140,8 +140,17 @@ class Runtime:
 
 
 def find_runtime(runtime: Any) -> Runtime:
-    """Return the runtime of a short name, or ``runtime`` itself if it is one already."""
+    """Return the runtime of a short name, or ``runtime`` itself if it is one already.
+
+    Raises:
+        SpecError: it is none.
+    """
     if isinstance(runtime, str):
         found: Runtime = import_module(f"{__name__}.{runtime}").RUNTIME
         return found
-    return runtime  # type: ignore[no-any-return]  # ClusterConfig has checked that it serves
+    if not isinstance(runtime, Runtime):
+        raise SpecError(
+            f"runtime={runtime!r} is no runtime",
+            remedy="use a short name, a ServicerRuntime or a CommandRuntime",
+        )
+    return runtime
