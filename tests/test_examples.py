@@ -21,8 +21,7 @@ CASES: dict[str, tuple[int, list[str]]] = {
     "shared_cluster": (5, []),
 }
 # What some need beside pytest-localcluster[test]. `make examples` runs the others only.
-NEEDS = {
-}
+NEEDS: dict[str, tuple[str, ...]] = {}
 
 
 def cases() -> list[Any]:
