@@ -75,7 +75,7 @@ wheel: $(BIN)/python ## build it, install it on its own, and run the first examp
 	$(WHEEL_VENV)/bin/python -m pip install --quiet dist/*.whl
 	$(WHEEL_VENV)/bin/python -m pytest conftest_examples/first_test
 
-protos: $(PROTOS_VENV)/.installed ## generate src/pytest_localcluster/_proto from protos/
+protos: $(PROTOS_VENV)/.installed ## generate the code of every .proto, the package's and the example's
 	$(PROTOS_VENV)/bin/python tools/protos.py
 
 # Without bytecode an import costs three times what a user's does.
