@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,18 +27,38 @@ def snippets(page: str, language: str) -> list[str]:
 
 
 def test_the_first_test_of_the_readme(pytester: pytest.Pytester) -> None:
-    first, _ = snippets("README.md", "python")
+    first, *_ = snippets("README.md", "python")
     pytester.makepyfile(PREAMBLE + first)
     pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1)
 
 
 def test_the_step_of_the_readme(pytester: pytest.Pytester) -> None:
-    _, step = snippets("README.md", "python")
+    _, step, _ = snippets("README.md", "python")
     body = "".join(f"    {line}\n" for line in step.splitlines())
     check = "    assert ps[0].variables()['weights'].sum() == pytest.approx(-64)\n"
     nowhere_else = "    assert ps[1].variables() == {}\n"
     pytester.makepyfile(PREAMBLE + "def test_step():\n" + body + check + nowhere_else)
     pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1)
+
+
+def test_the_runtimes_of_the_readme() -> None:
+    from pytest_localcluster import ClusterConfig, CommandRuntime, ServicerRuntime
+
+    def cluster(**fields: Any) -> None:
+        made.append(ClusterConfig(**fields))
+
+    made: list[ClusterConfig] = []
+    names = {
+        "CommandRuntime": CommandRuntime,
+        "ServicerRuntime": ServicerRuntime,
+        "add_ps": lambda server, task: None,
+        "add_worker": lambda server, task: None,
+    }
+    *_, markers = snippets("README.md", "python")
+    exec(markers.replace("@pytest.mark.cluster", "cluster"), {**names, "cluster": cluster})
+    assert len(made) == 4
+    (snippet,) = snippets("docs/reference.md", "python")
+    cluster(**eval(f"dict({snippet})", names))  # our own manual
 
 
 def test_the_recipe_for_coverage_inside_tasks(pytester: pytest.Pytester) -> None:

@@ -39,7 +39,8 @@ class ClusterConfig:
         protocol: ``"grpc"``, the only one there is.
         worker_config: a ConfigProto (ours or TensorFlow's) for every worker.
         ps_config: a ConfigProto for every ps.
-        runtime: what a task serves: a short name, a runtime, or a mapping from job to either.
+        runtime: what a task serves: ``"native"``, ``"tensorflow"``, a runtime, or a mapping from
+            job to any of these.
         launcher: where a task runs: ``"process"``, ``"thread"``, or a launcher.
         start_timeout: seconds until all tasks must be ready; None is the runtime's own default.
         stop_timeout: seconds after which nothing of the cluster may be left.
