@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "conftest_examples"
 CASES: dict[str, tuple[int, list[str]]] = {
     "faults": (1, []),
     "first_test": (1, []),
+    "own_services": (4, []),
     "parallel": (8, []),
     "parameter_server": (1, ["held-out accuracy", "steps/s", "cluster start", "cluster stop"]),
     "shared_cluster": (5, []),
