@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
@@ -18,17 +19,22 @@ from ._measure import Row
 from .clusters import all_rows
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS = ("tensorflow", "dask", "ray")
+PEERS = ("tensorflow", "dask", "ray", "torch")
+EXTRAS = ("torch",)
+NAMES = {"tensorflow": "TensorFlow", "torch": "torch"}
 
 
-def peer(name: str, pythons: list[str], repeat: int) -> dict[str, float] | str:
-    """Measure a peer with the first interpreter that has it; otherwise say why there is nothing."""
+def measure(module: str, name: str, pythons: list[str], repeat: int) -> Any:
+    """Run peers.py or extras.py with the first interpreter that has what it needs.
+
+    Returns what it found, or a sentence that says why there is nothing.
+    """
     reason = "not installed"
     for python in pythons:
         if not python or not Path(python).exists():
             continue
         done = subprocess.run(
-            [Path(python).absolute(), "-m", "tests.benchmarks.peers", name, str(repeat)],
+            [Path(python).absolute(), "-m", f"tests.benchmarks.{module}", name, str(repeat)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -36,8 +42,7 @@ def peer(name: str, pythons: list[str], repeat: int) -> dict[str, float] | str:
             check=False,
         )
         if done.returncode == 0:
-            found: dict[str, float] = json.loads(done.stdout)
-            return found
+            return json.loads(done.stdout)
         if "is not installed" not in done.stderr:
             reason = done.stderr.strip().splitlines()[-1]
     return reason
@@ -51,14 +56,13 @@ def render(rows: list[Row], peers: dict[str, dict[str, float] | str]) -> Table:
     table.add_column("what", no_wrap=True)
     for column in ("ours", "unit", "budget", *measured):
         table.add_column(column, justify="left" if column == "unit" else "right")
-    tensorflow = measured.get("tensorflow", {})
     for measured_row in rows:
-        row = measured_row.beside(tensorflow.get(measured_row.what))
+        row = measured_row.beside(measured.get(measured_row.against, {}).get(measured_row.what))
         budget = ""
         if row.budget is not None:
             budget = f"{'>=' if row.at_least else '<='} {row.budget:.3g}"
         elif row.ratio is not None:
-            budget = f"{row.ratio:g} x TensorFlow's"
+            budget = f"{row.ratio:g} x {NAMES[row.against]}'s"
         value = f"{row.value:.2f}" if row.within else f"[red]{row.value:.2f}[/red]"
         others = (values.get(row.what) for values in measured.values())
         table.add_row(
@@ -74,7 +78,7 @@ def render(rows: list[Row], peers: dict[str, dict[str, float] | str]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--repeat", type=int, default=20, help="how often 2+2 is started")
-    parser.add_argument("--peers", default="", help="an interpreter that has TensorFlow, Dask, Ray")
+    parser.add_argument("--peers", default="", help="an interpreter that has the peers")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
 
@@ -88,9 +92,14 @@ def main() -> None:
         for row in all_rows(options.repeat):
             rows.append(row)
             progress.update(now, description=f"measured: {row.what}")
+        pythons = [options.peers, sys.executable]
+        for name in EXTRAS:
+            progress.update(now, description=f"measuring ours with {name}")
+            found = measure("extras", name, pythons, options.repeat)
+            rows += [] if isinstance(found, str) else [Row(**row) for row in found]
         for name in PEERS:
             progress.update(now, description=f"measuring {name}")
-            peers[name] = peer(name, [options.peers, sys.executable], options.repeat)
+            peers[name] = measure("peers", name, pythons, options.repeat)
     console.print(render(rows, peers))
     for name, values in peers.items():
         if isinstance(values, str):
@@ -98,7 +107,8 @@ def main() -> None:
     if any(isinstance(values, dict) for values in peers.values()):
         console.print(
             "The peers' servers do more than ours. TensorFlow's live in the test's process and are"
-            " never stopped; Dask has 4 workers and a scheduler; Ray has 4 nodes.",
+            " never stopped; Dask has 4 workers and a scheduler; Ray has 4 nodes; torch's ranks are"
+            " those of torch.multiprocessing.spawn.",
             highlight=False,
         )
     if options.json:

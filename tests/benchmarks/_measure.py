@@ -23,7 +23,8 @@ class Row:
         unit: ``ms``, ``MiB``, ``GiB/s`` or ``tests/s``.
         budget: what the design allows, in ``unit``; None if it says nothing.
         at_least: whether the budget is a floor (a rate) and not a ceiling (a cost).
-        ratio: the budget as a share of what TensorFlow needs for the same.
+        ratio: the budget as a share of what a peer needs for the same.
+        against: the peer that ``ratio`` means.
     """
 
     what: str
@@ -32,12 +33,13 @@ class Row:
     budget: float | None = None
     at_least: bool = False
     ratio: float | None = None
+    against: str = "tensorflow"
 
-    def beside(self, tensorflow: float | None) -> Row:
-        """Return the row, its budget worked out from TensorFlow's figure if it is a ratio."""
-        if self.ratio is None or tensorflow is None:
+    def beside(self, peer: float | None) -> Row:
+        """Return the row, its budget worked out from the peer's figure if it is a ratio."""
+        if self.ratio is None or peer is None:
             return self
-        return replace(self, budget=self.ratio * tensorflow)
+        return replace(self, budget=self.ratio * peer)
 
     @property
     def within(self) -> bool:

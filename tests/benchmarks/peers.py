@@ -1,7 +1,7 @@
-"""The same for TensorFlow, Dask and Ray, as JSON: ``python -m tests.benchmarks.peers ray 20``.
+"""The same for TensorFlow, Dask, Ray, torch, as JSON: ``python -m tests.benchmarks.peers ray 20``.
 
 Run by an interpreter that has the peer, each in a process of its own; it imports nothing of ours
-but the stopwatch next door. All times are after the import, which a suite pays once.
+but what lies next door. All times are after the import, which a suite pays once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from ._measure import Stopwatch, per_call
+from ._ranks import RANKS, all_reduce
 
-MODULES = {"tensorflow": "tensorflow", "dask": "distributed", "ray": "ray"}
+MODULES = {"tensorflow": "tensorflow", "dask": "distributed", "ray": "ray", "torch": "torch"}
 
 
 def across(tf: Any, value: Any) -> Any:
@@ -115,6 +116,20 @@ def ray(repeat: int) -> dict[str, float]:
     return {"start 2+2, process": start.median, "stop 2+2, process": stop.median}
 
 
+def torch(repeat: int) -> dict[str, float]:
+    """torch.multiprocessing.spawn of four ranks, each of which imports torch."""
+    import portpicker
+    import torch.multiprocessing
+
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(RANKS)}
+    whole = Stopwatch()
+    for _ in range(max(3, repeat // 6)):
+        os.environ["MASTER_PORT"] = str(portpicker.pick_unused_port())
+        with whole.lap():
+            torch.multiprocessing.spawn(all_reduce, nprocs=RANKS)
+    return {"4 torch ranks and an all-reduce": whole.median}
+
+
 if __name__ == "__main__":
     name, repeat = sys.argv[1], int(sys.argv[2])
     if find_spec(MODULES[name]) is None:
@@ -122,6 +137,7 @@ if __name__ == "__main__":
     # The peers print as they like: what counts goes to the real standard output, last.
     out = os.dup(1)
     os.dup2(2, 1)
-    result = {"tensorflow": tensorflow, "dask": dask, "ray": ray}[name](repeat)
+    measure = {"tensorflow": tensorflow, "dask": dask, "ray": ray, "torch": torch}[name]
+    result = measure(repeat)
     os.write(out, json.dumps(result).encode())
     os._exit(0)  # nothing stops TensorFlow's servers, and they can hang an orderly exit
