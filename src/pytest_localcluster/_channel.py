@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from weakref import WeakSet
 
 import grpc
@@ -13,6 +13,7 @@ __all__ = [
     "CHANNEL_OPTIONS",
     "TOKEN_KEY",
     "Member",
+    "TaskChannel",
     "close_all",
     "dialled",
     "open_channel",
@@ -150,3 +151,105 @@ def close_all(address: str) -> None:
         members = list(_by_address.pop(address, ()))
     for member in members:
         member.disconnect()
+
+
+class TaskChannel(grpc.Channel):  # type: ignore[misc]
+    """A channel to one task, through its restarts: each call goes to the task that is there now.
+
+    A connection to the task that was there before may look alive until it is used, and one that was
+    refused is not tried again at once; so after a restart there is a new one.
+    """
+
+    def __init__(self, address: str, token: str) -> None:
+        self._address = address
+        self._token = token
+        self._subscribed: list[tuple[Any, bool]] = []
+        self._lock = threading.Lock()
+        self._past: list[grpc.Channel] = []  # calls that are under way there are to fail by them
+        self._now: grpc.Channel | None = open_channel(address, token)
+        register(address, self)
+
+    def reconnect(self) -> None:
+        """Be a channel to the task that has begun anew."""
+        with self._lock:
+            if self._now is not None:
+                self._past.append(self._now)
+                self._now = open_channel(self._address, self._token)
+                for callback, try_to_connect in self._subscribed:
+                    self._now.subscribe(callback, try_to_connect)
+
+    def close(self) -> None:
+        """Close it; calls that are under way fail. Idempotent."""
+        unregister(self._address, self)
+        with self._lock:
+            for channel in (*self._past, self._now):
+                if channel is not None:
+                    channel.close()
+            self._past, self._now = [], None
+
+    disconnect = close
+
+    def now(self) -> grpc.Channel:
+        """Return the channel to the task that is there now."""
+        if self._now is None:
+            raise ValueError(f"this is a closed channel: the task at {self._address} is gone")
+        return self._now
+
+    def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:
+        """Have ``callback`` called with the state of the connection, now and when it changes."""
+        with self._lock:
+            self._subscribed.append((callback, try_to_connect))
+            self.now().subscribe(callback, try_to_connect)
+
+    def unsubscribe(self, callback: Any) -> None:
+        """Take back what :meth:`subscribe` did."""
+        with self._lock:
+            self._subscribed = [each for each in self._subscribed if each[0] != callback]
+            self.now().unsubscribe(callback)
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what calls a method; so do the three others."""
+        return _Method(self, "unary_unary", args, kwargs)
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
+        return _Method(self, "unary_stream", args, kwargs)
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
+        return _Method(self, "stream_unary", args, kwargs)
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
+        return _Method(self, "stream_stream", args, kwargs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _Method:
+    """What a TaskChannel gives for gRPC's multi-callables: one of the channel that is there now."""
+
+    def __init__(self, channel: TaskChannel, kind: str, args: Any, kwargs: Any) -> None:
+        self._channel = channel
+        self._kind = kind
+        self._args = args
+        self._kwargs = kwargs
+        self._made: tuple[grpc.Channel | None, Any] = (None, None)
+
+    def _now(self) -> Any:
+        now = self._channel.now()
+        made_for, method = self._made
+        if made_for is not now:
+            method = getattr(now, self._kind)(*self._args, **self._kwargs)
+            self._made = now, method
+        return method
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._now()(*args, **kwargs)
+
+    def with_call(self, *args: Any, **kwargs: Any) -> Any:
+        return self._now().with_call(*args, **kwargs)
+
+    def future(self, *args: Any, **kwargs: Any) -> Any:
+        return self._now().future(*args, **kwargs)

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._channel import open_channel
+from ._channel import TaskChannel
 from ._clock import Deadline
 from ._life import Life, State
 from ._results import Result, gather
@@ -122,7 +122,7 @@ class Server:
         cluster's token.
         """
         undo = self.cluster._check_running(f"open a channel to {self.task}")
-        channel = open_channel(self.address, self._life.place.assignment.token)
+        channel = TaskChannel(self.address, self._life.place.assignment.token)
         undo.callback(channel.close)
         return channel
 
