@@ -1,0 +1,126 @@
+"""The TensorFlow runtime: a real ``tf.distribute.Server`` in each task.
+
+TensorFlow is imported in the tasks' forkserver, once, and never by us in the test process, unless
+the test asks for one of its messages::
+
+    server      in the task: the server, which ends only with its process
+    sessions    in the test process: sessions must end before the server that they lead to
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ...errors import SpecError
+from .. import Runtime
+
+if TYPE_CHECKING:
+    from ..._config import ClusterConfig
+    from .. import Assignment, Serving, Started
+
+__all__ = ["RUNTIME", "TensorFlowRuntime"]
+
+_GPUS = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class TensorFlowRuntime(Runtime):
+    """Real TensorFlow: each task a ``tf.distribute.Server``, in a process of its own.
+
+    What is made for ``tf.test.create_local_cluster`` works with it: ``tf.compat.v1.Session`` with
+    a server's target, and ``tf.distribute.ParameterServerStrategy`` with the cluster's spec. What
+    it cannot do works too: servers that stop, die, start again at their address, and write logs.
+
+    Args:
+        gpus: whether tasks see GPUs. They are hidden otherwise (``CUDA_VISIBLE_DEVICES=-1``), but
+            from tasks for which ``env`` of the cluster sets that variable.
+        coordinators: the jobs whose tasks run no server of ours, since TensorFlow starts one there
+            by itself, at the task's address, once a strategy connects: the coordinator of a
+            ParameterServerStrategy, or workers of a MultiWorkerMirroredStrategy.
+
+    Raises:
+        SpecError: ``coordinators`` are no names of jobs.
+    """
+
+    gpus: bool = False
+    coordinators: Iterable[str] = ("chief", "evaluator")
+
+    # It is one import, but for what a server takes from elsewhere when the first one is made.
+    preload = ("tensorflow", "pytest_localcluster._runtimes.tensorflow.server")
+    # A fork copies the page tables of half a gigabyte. With the heap in huge pages it takes a third
+    # of the time; Python's own allocator would keep more than half of that heap in small ones.
+    boot_env = MappingProxyType(
+        {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "PYTHONMALLOC": "malloc"}
+    )
+    start_timeout = 60.0
+    resets_in_place = True
+    instead_of_session = "open a tf.compat.v1.Session(server.target), and read variables there"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.gpus, bool):
+            raise SpecError(f"gpus is True or False, not {self.gpus!r}")
+        given = self.coordinators
+        names = tuple(given) if _is_list(given) else (None,)
+        if not all(isinstance(name, str) for name in names):
+            raise SpecError(
+                f"coordinators is a list of jobs, not {given!r}",
+                remedy='write coordinators=["chief"], or coordinators=() for servers everywhere',
+            )
+        object.__setattr__(self, "coordinators", names)
+
+    def check(self, config: ClusterConfig, jobs: Collection[str]) -> None:
+        """Raise SpecError where there is no TensorFlow, or only threads for it."""
+        if config.launcher == "thread":
+            raise SpecError(
+                "runtime='tensorflow' cannot be had with launcher='thread': "
+                "a TensorFlow server ends only with its process",
+                remedy="use launcher='process'",
+            )
+        if find_spec("tensorflow") is None:
+            raise SpecError(
+                "runtime='tensorflow' needs TensorFlow, which is not installed",
+                remedy="pip install 'pytest-localcluster[tensorflow]'",
+            )
+
+    def serve(self, assignment: Assignment) -> Serving:
+        """Serve at the task's address; return when it accepts calls.
+
+        Raises:
+            PortError: the address is taken.
+        """
+        from . import server
+
+        context = assignment.context
+        hide = () if self.gpus or _GPUS in context.env else (_GPUS,)
+        if context.task.job in self.coordinators:
+            return server.Coordinator(hide)
+        absent = set(self.coordinators).intersection(context.cluster_spec.jobs)
+        return server.TensorFlowServer(assignment, hide, absent)
+
+    def ready(self, server: Started) -> str:
+        """Note that sessions to the task are to be closed before it ends; it serves already."""
+        from .sessions import close_in_time
+
+        close_in_time(server.address)
+        return ""
+
+    def target(self, address: str) -> str:
+        """Return what a ``tf.compat.v1.Session`` dials."""
+        return f"grpc://{address}"
+
+    def server_def(self, data: bytes) -> Any:
+        """Return a ``tf.train.ServerDef``."""
+        import tensorflow as tf
+
+        return tf.train.ServerDef.FromString(data)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+
+
+RUNTIME = TensorFlowRuntime()
