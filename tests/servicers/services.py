@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from pytest_localcluster import current_task
+from pytest_localcluster import Server, current_task
 
 ECHO = "tests.Echo"
 
@@ -72,3 +73,9 @@ def call(
         request, **{"timeout": 20, **options}
     )
     return answer.decode()
+
+
+def check(server: Server, service: str = "") -> str:
+    stub = health_pb2_grpc.HealthStub(grpc.insecure_channel(server.target))
+    answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=20)
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))

@@ -171,7 +171,7 @@ class ServicerRuntime(Runtime):
 
     def __repr__(self) -> str:
         named = {job: _shown(adders) for job, adders in self.adders.items()}
-        if all(job.isidentifier() and job not in ("health", "token") for job in named):
+        if named.keys().isdisjoint(("health", "token")):
             parts = [f"{job}={adders}" for job, adders in named.items()]
         else:
             parts = ["{" + ", ".join(f"{job!r}: {names}" for job, names in named.items()) + "}"]
