@@ -14,15 +14,20 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "conftest_examples"
 
 # How many tests pass in each, and what its reader sees.
 CASES: dict[str, tuple[int, list[str]]] = {
+    "any_program": (3, []),
     "faults": (1, []),
     "first_test": (1, []),
     "own_services": (4, []),
     "parallel": (8, []),
     "parameter_server": (1, ["held-out accuracy", "steps/s", "cluster start", "cluster stop"]),
     "shared_cluster": (5, []),
+    "torch_all_reduce": (2, []),
 }
 # What some need beside pytest-localcluster[test]. `make examples` runs the others only.
-NEEDS: dict[str, tuple[str, ...]] = {}
+NEEDS = {
+    "any_program": ("redis", "redis-server"),
+    "torch_all_reduce": ("torch",),
+}
 
 
 def cases() -> list[Any]:
