@@ -82,7 +82,7 @@ protos: $(PROTOS_VENV)/.installed ## generate the code of every .proto, the pack
 bench: $(VENV)/.installed-test ## measure; peers too, where `make bench-peers` has been
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.benchmarks --peers $(PEERS_VENV)/bin/python
 
-bench-peers: $(PEERS_VENV)/.installed bench ## install TensorFlow, Dask and Ray, and measure beside them
+bench-peers: $(PEERS_VENV)/.installed bench ## install TensorFlow, Dask, Ray and torch, and measure beside them
 
 clean: ## remove what was built; the venvs too
 	rm -rf $(VENV) $(OLDEST_VENV) $(ALL_VENV) $(PROTOS_VENV) $(PEERS_VENV) $(WHEEL_VENV) docs/_build build dist

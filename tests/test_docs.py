@@ -129,7 +129,7 @@ from words_pb2_grpc import TotalsStub, add_TotalsServicer_to_server
     pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1)
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "docs", "bench", "bench-peers"])
+@pytest.mark.parametrize("target", ["demo", "test", "test-all", "docs", "bench", "bench-peers"])
 def test_make_has_the_targets_that_are_named(target: str) -> None:
     assert f"make {target}" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ pytestmark = [
 ]
 
 
+# docs: initialize
 def initialize() -> None:
     """Runs in a task."""
     import jax
@@ -28,6 +29,7 @@ def initialize() -> None:
     )
 
 
+# docs: gather
 def gather() -> list[float]:
     """Runs in a task: what each process has to give, in order of their ranks."""
     import jax
