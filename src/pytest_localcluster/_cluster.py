@@ -256,13 +256,13 @@ class LocalCluster:
         """
         self._check_running("reset")
         with self._lock:
-            futures = {server: server._life.reset() for server in self.servers}
-            error = failure({s: f for s, f in futures.items() if f}, self._start_deadline())
+            # First what is dead or suspended: the others may have to reach it for their reset.
+            for server in (stale := [s for s in self.servers if not s._life.can_reset()]):
+                server.restart()
+            futures = {s: s._life.reset() for s in self.servers if s not in stale}
+            error = failure(futures, self._start_deadline())
             if error is not None:
                 raise error
-            for server, future in futures.items():
-                if future is None:
-                    server.restart()
 
     def restart_dead(self) -> list[Server]:
         """Start the tasks again that have died or were stopped; return them."""

@@ -163,12 +163,18 @@ class Life:
         self.living("resume").signal(signals.SIGCONT)
         self.state = State.RUNNING
 
-    def reset(self) -> Future[None] | None:
-        """Begin going back to the state just after start; None if only a restart would do."""
+    def can_reset(self) -> bool:
+        """Tell whether the task can go back to the state just after start, other than by a restart.
+
+        It can if its runtime can, and if it is neither dead, suspended nor busy.
+        """
         if not self.place.runtime.resets_in_place or not self._listens():
-            return None
-        assert self.process is not None
-        return None if self.process.busy else self.process.reset()
+            return False
+        return not self.living("reset").busy
+
+    def reset(self) -> Future[None]:
+        """Begin going back to the state just after start."""
+        return self.living("reset").reset()
 
     def forget(self, peer: Task) -> Future[None] | None:
         """Begin dropping what the task knows of a restarted peer; None if it cannot listen."""
