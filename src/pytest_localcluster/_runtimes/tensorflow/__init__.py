@@ -47,10 +47,9 @@ class TensorFlowRuntime(Runtime):
     """
 
     gpus: bool = False
-    coordinators: Iterable[str] = ("chief", "evaluator")
+    coordinators: Iterable[str] = ("chief",)
 
-    # It is one import, but for what a server takes from elsewhere when the first one is made.
-    preload = ("tensorflow", "pytest_localcluster._runtimes.tensorflow.server")
+    preload = ("tensorflow", "grpc._channel", "pytest_localcluster._runtimes.tensorflow.server")
     # A fork copies the page tables of half a gigabyte. With the heap in huge pages it takes a third
     # of the time; Python's own allocator would keep more than half of that heap in small ones.
     boot_env = MappingProxyType(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..._channel import open_channel
 from ...errors import PortError
 
 if TYPE_CHECKING:
@@ -63,9 +64,10 @@ class TensorFlowServer(Coordinator):
 
         context = assignment.context
         task = context.task
-        self._v1: Any = tf.compat.v1
-        self._target = context.target
-        self._own = self._v1.ConfigProto(device_filters=[str(task)])
+        self._address = context.cluster_spec.task_address(task.job, task.index)
+        # A ResetRequest with one device filter. TensorFlow has no Python class of it, but this one
+        # that also numbers a string 2.
+        self._only_itself = tf.train.ServerDef(job_name=str(task)).SerializeToString()
         server_def = tf.train.ServerDef.FromString(assignment.server_def)
         filters = server_def.default_session_config.device_filters
         if absent and not filters:
@@ -77,11 +79,10 @@ class TensorFlowServer(Coordinator):
         except tf.errors.UnknownError as error:
             if _REFUSED not in str(error):
                 raise
-            address = context.cluster_spec.task_address(task.job, task.index)
             raise PortError(
                 f"{task} cannot serve: its port is taken",
                 task=str(task),
-                address=address,
+                address=self._address,
                 evidence=str(error),
                 remedy="start the cluster again; a --cluster-port-range should hold free ports",
             ) from None
@@ -89,10 +90,14 @@ class TensorFlowServer(Coordinator):
     def reset(self) -> None:
         """Close the sessions of this task's master, and clear this task's variables and queues.
 
-        Filtered to itself: every task of the cluster is told, and would else tell all the others.
-        What an eager coordinator keeps here is its own: nobody else can see it.
+        Every task of the cluster is told, so each clears nothing but its own. TensorFlow's client
+        for this call, ``Session.reset``, cannot ask for that: it has the task tell all the others,
+        and would wait for ever for one that is dead.
+
+        What an eager coordinator keeps here stays. It is its own, nobody else can see it.
         """
-        self._v1.Session.reset(self._target, config=self._own)
+        with open_channel(self._address) as channel:
+            channel.unary_unary("/tensorflow.MasterService/Reset")(self._only_itself)
 
 
 @contextmanager
