@@ -7,6 +7,7 @@ or, with ``--extras=required``, is an error.
 from __future__ import annotations
 
 import contextlib
+import gc
 import shutil
 import threading
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ def nothing_is_left(first_seen: dict[Living, str]) -> Iterator[None]:
     """
     before = _living()
     yield
+    gc.collect()  # TensorFlow's ClusterCoordinator ends its threads when it is collected
     poll(lambda: _living() <= before, Deadline(10))
     left = {one: first_seen.get(one, "the last module") for one in _living() - before}
     assert not left, f"left behind, and the module after which each was first seen: {left}"
