@@ -5,6 +5,7 @@ the test asks for one of its messages::
 
     server      in the task: the server, which ends only with its process
     sessions    in the test process: sessions must end before the server that they lead to
+    master      what both of them ask of a server
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..._channel import open_channel
 from ...errors import PortError
+from .master import reset
 
 if TYPE_CHECKING:
     from ..._spec import Task
@@ -65,9 +65,7 @@ class TensorFlowServer(Coordinator):
         context = assignment.context
         task = context.task
         self._address = context.cluster_spec.task_address(task.job, task.index)
-        # A ResetRequest with one device filter. TensorFlow has no Python class of it, but this one
-        # that also numbers a string 2.
-        self._only_itself = tf.train.ServerDef(job_name=str(task)).SerializeToString()
+        self._task = task
         server_def = tf.train.ServerDef.FromString(assignment.server_def)
         filters = server_def.default_session_config.device_filters
         if absent and not filters:
@@ -90,14 +88,10 @@ class TensorFlowServer(Coordinator):
     def reset(self) -> None:
         """Close the sessions of this task's master, and clear this task's variables and queues.
 
-        Every task of the cluster is told, so each clears nothing but its own. TensorFlow's client
-        for this call, ``Session.reset``, cannot ask for that: it has the task tell all the others,
-        and would wait for ever for one that is dead.
-
-        What an eager coordinator keeps here stays. It is its own, nobody else can see it.
+        Every task of the cluster is told, so each clears nothing but its own. What an eager
+        coordinator keeps here stays: it is its own, and nobody else can see it.
         """
-        with open_channel(self._address) as channel:
-            channel.unary_unary("/tensorflow.MasterService/Reset")(self._only_itself)
+        reset(self._address, str(self._task))
 
 
 @contextmanager

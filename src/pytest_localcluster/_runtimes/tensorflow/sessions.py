@@ -15,22 +15,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import socket
 import sys
 import threading
 from typing import Any
 from weakref import WeakSet
 
+import grpc
+
 from ..._channel import dialled, register
-from ..._clock import Deadline
 from ..._context import address_of
 from ...errors import SpecError
+from .master import reset
 
 __all__ = ["close_in_time"]
 
-# How long a stop waits for sessions to close: milliseconds are enough, unless the server is
-# suspended, and then it is not to be waited for.
+# How long a stop waits for a server to end what its sessions do: it takes milliseconds, unless the
+# server is suspended, and then it is not to be waited for.
 _PATIENCE = 0.5
+_NOBODY = "/job:nobody"  # no task needs to be cleared: all of them are about to end
 
 _HOME = "tensorflow.python.client.session"
 
@@ -60,7 +62,7 @@ class _Closer:
         """Do nothing: TensorFlow has a session to a restarted server raise AbortedError."""
 
     def disconnect(self) -> None:
-        """Close the sessions; with the server, if it is there to be told."""
+        """Close the sessions."""
         _begin_noting()
         with _lock:
             _closers.pop(self._address, None)
@@ -68,27 +70,12 @@ class _Closer:
             _sessions.difference_update(found)
         if not found:
             return
-        close = _close if _listens(self._address) else _give_up
-        name = f"close a session to {self._address}"
-        threads = [
-            threading.Thread(target=close, args=(session,), name=name, daemon=True)
-            for session in found
-        ]
-        for thread in threads:
-            thread.start()
-        deadline = Deadline(_PATIENCE)
-        for thread in threads:
-            thread.join(deadline.remaining())
-
-
-def _close(session: Any) -> None:
-    # The base's close(): that of an InteractiveSession undoes what belongs to the test's thread.
-    with contextlib.suppress(Exception):
-        sys.modules[_HOME].BaseSession.close(session)
-
-
-def _give_up(session: Any) -> None:
-    session._closed = True  # what close() and __del__ go by
+        for session in found:
+            session._closed = True  # what run(), close() and __del__ go by
+        # Steps that are under way end with their session. A server that is dead, or suspended, has
+        # none that could be ended.
+        with contextlib.suppress(grpc.RpcError):
+            reset(self._address, _NOBODY, _PATIENCE)
 
 
 def _leads_to(session: Any, address: str) -> bool:
@@ -99,15 +86,6 @@ def _leads_to(session: Any, address: str) -> bool:
         return dialled(address_of(target.decode())) == dialled(address)
     except SpecError:  # some protocol that is none of ours
         return False
-
-
-def _listens(address: str) -> bool:
-    host, _, port = dialled(address).rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), _PATIENCE).close()
-    except OSError:
-        return False
-    return True
 
 
 def _begin_noting() -> None:
