@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -129,7 +130,12 @@ def test_a_session_waits_for_a_missing_peer_until_it_is_back(
 
 def python(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -153,13 +159,15 @@ def test_the_interpreter_exits_with_sessions_open(when: str) -> None:
     assert python(code) == "[1, 1]\n"
 
 
-def test_tensorflow_is_not_imported_for_the_test() -> None:
+def test_tensorflow_speaks_in_the_log_and_is_not_imported_for_the_test() -> None:
     code = """
 import sys
 from pytest_localcluster import LocalCluster
 with LocalCluster(workers=1, ps=1, runtime="tensorflow") as cluster:
     assert cluster.run(lambda: sys.modules["tensorflow"].__name__) == ["tensorflow"]
     cluster.reset()
+    for server in cluster.servers:
+        assert f"Started server with target: {server.target}" in server.log.text()
 print("tensorflow" in sys.modules)
 """
     assert python(code) == "False\n"
