@@ -16,7 +16,7 @@ import pytest_localcluster
 
 @pytest.fixture
 def isolated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give code written for tf.test.create_local_cluster servers of this test's own, and a graph."""
+    """Give code written for tf.test.create_local_cluster servers of the test's own, a graph."""
     monkeypatch.setattr(
         tf.test,
         "create_local_cluster",

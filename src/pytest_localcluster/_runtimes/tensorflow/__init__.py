@@ -4,7 +4,7 @@ TensorFlow is imported in the tasks' forkserver, once, and never by us in the te
 the test asks for one of its messages::
 
     server      in the task: the server, which ends only with its process
-    sessions    in the test process: sessions must end before the server that they lead to
+    clients     in the test process: sessions must end before the server that they lead to
     master      what both of them ask of a server
 """
 
@@ -102,10 +102,10 @@ class TensorFlowRuntime(Runtime):
         return server.TensorFlowServer(assignment, hide, absent)
 
     def ready(self, server: Started) -> str:
-        """Note that sessions to the task are to be closed before it ends; it serves already."""
-        from .sessions import close_in_time
+        """Note that what is open to the task is to end before it does; it serves already."""
+        from .clients import end_in_time
 
-        close_in_time(server.address)
+        end_in_time(server.address)
         return ""
 
     def target(self, address: str) -> str:
