@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,8 @@ pytestmark = pytest.mark.needs("tensorflow")
 
 MakeCluster = Callable[..., LocalCluster]
 
+MANUAL = Path(__file__).resolve().parents[2] / "docs/how-to/tensorflow.md"
+
 # In a process of its own: a coordinator leaves threads and a server, which TensorFlow cannot stop.
 IN_THE_TEST_PROCESS = """
 import sys
@@ -23,10 +27,7 @@ import tensorflow as tf
 from pytest_localcluster import LocalCluster
 
 def connect(cluster):
-    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec(cluster.spec.as_dict()), rpc_layer="grpc"
-    )
-    strategy = tf.distribute.ParameterServerStrategy(resolver)
+    SNIPPET
     with strategy.scope():
         variables = [tf.Variable(1.0), tf.Variable(1.0)]
     return tf.distribute.coordinator.ClusterCoordinator(strategy), variables
@@ -54,13 +55,15 @@ for turn in range(2):
 
 def test_the_coordinator_in_the_test_process_twice(tmp_path: Path) -> None:
     script = tmp_path / "coordinate.py"
-    script.write_text(IN_THE_TEST_PROCESS, encoding="utf-8")  # TensorFlow reads its source
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", MANUAL.read_text("utf-8"), re.DOTALL | re.M)
+    code = IN_THE_TEST_PROCESS.replace("    SNIPPET\n", textwrap.indent(snippet, "    "))
+    script.write_text(code, encoding="utf-8")  # TensorFlow reads its source
     done = subprocess.run(
         [sys.executable, script],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr
