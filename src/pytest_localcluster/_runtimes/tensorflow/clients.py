@@ -13,7 +13,6 @@ imported after the cluster was started, is looked for once, among all objects.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gc
 import sys
@@ -21,19 +20,15 @@ import threading
 from typing import Any
 from weakref import WeakSet
 
-import grpc
-
 from ..._channel import dialled, register
 from ..._context import address_of
 from ...errors import SpecError
-from .master import reset
+from .master import end_sessions
 
 __all__ = ["end_in_time"]
 
-# How long a stop waits for a server, or a coordinator, to end what is under way: milliseconds will
-# do, unless the server is suspended, and then it is not to be waited for.
+# How long a stop waits for a coordinator: milliseconds will do, unless one of its workers is dead.
 _PATIENCE = 0.5
-_NOBODY = "/job:nobody"  # no task needs to be cleared: all of them are about to end
 
 _SESSION = ("tensorflow.python.client.session", "BaseSession")
 _COORDINATOR = ("tensorflow.python.distribute.coordinator.cluster_coordinator", "Cluster")
@@ -77,10 +72,7 @@ class _Ender:
         for session in open_ones:
             session._closed = True  # what run(), close() and __del__ go by
         if open_ones:
-            # Steps that are under way end with their session. A server that is dead, or suspended,
-            # has none that could be ended.
-            with contextlib.suppress(grpc.RpcError):
-                reset(self._address, _NOBODY, _PATIENCE)
+            end_sessions(self._address)  # and with them the steps that are under way
 
 
 def _stop(coordinator: Any) -> None:

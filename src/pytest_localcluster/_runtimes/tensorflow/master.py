@@ -1,30 +1,40 @@
-"""The one call that we make to a TensorFlow server ourselves.
+"""The two calls that we make to TensorFlow servers ourselves.
 
-TensorFlow's client for it, ``tf.compat.v1.Session.reset``, cannot say which tasks are meant: it has
-the server tell all the others, and would wait for ever for one that is dead.
+TensorFlow has one for both, ``tf.compat.v1.Session.reset``. It clears the state of all tasks while
+their steps still run, which crashes them, and waits for ever for a task that is dead.
 """
 
 from __future__ import annotations
 
+import contextlib
+
+import grpc
+
 from ..._channel import open_channel
 from ..._proto.server_pb2 import ServerDef
 
-__all__ = ["reset"]
+__all__ = ["clear", "end_sessions"]
+
+# How long a server may take to end what is under way: milliseconds will do, unless it is suspended,
+# and then it is not to be waited for.
+_PATIENCE = 0.5
+
+# A ResetRequest whose device filter, the string that it numbers 2, matches no task that would be
+# cleared. TensorFlow has no Python class of it, but any message that has a string there will do.
+_NOBODY = ServerDef(job_name="/job:nobody").SerializeToString()
 
 
-def reset(address: str, tasks: str, timeout: float | None = None) -> None:
-    """Have a server close all sessions of its master, and clear some tasks' variables and queues.
+def end_sessions(address: str) -> None:
+    """End all sessions of a server's master, and their steps; nothing happens if it is gone."""
+    with contextlib.suppress(grpc.RpcError), open_channel(address) as channel:
+        channel.unary_unary("/tensorflow.MasterService/Reset")(_NOBODY, timeout=_PATIENCE)
 
-    Args:
-        address: that of the server, ``host:port``.
-        tasks: the device filter for the tasks to clear, such as ``/job:ps/task:0``.
-        timeout: how many seconds that may take.
+
+def clear(address: str) -> None:
+    """Clear a server's variables and queues, which no step may be using any more.
 
     Raises:
         grpc.RpcError: it could not be asked.
     """
-    # A ResetRequest with a device filter, which is the string that it numbers 2. TensorFlow has no
-    # Python class of it, but any message that has a string there will do.
-    request = ServerDef(job_name=tasks).SerializeToString()
     with open_channel(address) as channel:
-        channel.unary_unary("/tensorflow.MasterService/Reset")(request, timeout=timeout)
+        channel.unary_unary("/tensorflow.WorkerService/CleanupAll")(b"")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ...errors import PortError
-from .master import reset
+from .master import clear, end_sessions
 
 if TYPE_CHECKING:
     from ..._spec import Task
@@ -65,7 +65,12 @@ class TensorFlowServer(Coordinator):
         context = assignment.context
         task = context.task
         self._address = context.cluster_spec.task_address(task.job, task.index)
-        self._task = task
+        self._masters = [
+            address
+            for job, addresses in context.cluster_spec.as_dict().items()
+            for address in addresses
+            if job not in absent
+        ]
         server_def = tf.train.ServerDef.FromString(assignment.server_def)
         filters = server_def.default_session_config.device_filters
         if absent and not filters:
@@ -86,12 +91,15 @@ class TensorFlowServer(Coordinator):
             ) from None
 
     def reset(self) -> None:
-        """Close the sessions of this task's master, and clear this task's variables and queues.
+        """End the sessions of all tasks, and then clear this task's variables and queues.
 
-        Every task of the cluster is told, so each clears nothing but its own. What an eager
-        coordinator keeps here stays: it is its own, and nobody else can see it.
+        Every task does so, none knows when the others have, and to clear what a step is using, from
+        whichever task, would crash. What an eager coordinator keeps here stays: it is its own, and
+        nobody else can see it.
         """
-        reset(self._address, str(self._task))
+        for address in self._masters:
+            end_sessions(address)
+        clear(self._address)
 
 
 @contextmanager
