@@ -9,5 +9,7 @@ from pytest_localcluster import ClusterConfig
 
 @pytest.fixture(scope="session")
 def cluster_config() -> ClusterConfig:
-    # torch._dynamo is what DistributedDataParallel imports, and takes two seconds to do so.
-    return ClusterConfig(workers=4, ps=0, preload=("torch", "torch._dynamo"))
+    # torch._dynamo is what DistributedDataParallel imports. Together they may take many seconds
+    # on a busy machine, and the first cluster waits for that.
+    preload = ("torch", "torch._dynamo")
+    return ClusterConfig(workers=4, ps=0, preload=preload, start_timeout=60)

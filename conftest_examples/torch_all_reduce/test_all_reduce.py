@@ -25,18 +25,24 @@ def test_four_ranks_agree(local_cluster: LocalCluster) -> None:
 
 
 # docs: training
-def train(steps: int) -> list[float]:
-    """Runs in each task: learn y = 2 x + 1, each rank from points of its own."""
-    dist.init_process_group("gloo")
+def fit(steps: int) -> list[float]:
+    """Learn y = 2 x + 1, each rank from points of its own: their random generators differ."""
     model = DistributedDataParallel(torch.nn.Linear(1, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
-    x = torch.randn(64, 1)  # the ranks' random generators differ
+    x = torch.randn(64, 1)
     for _ in range(steps):
         optimizer.zero_grad()
         torch.nn.functional.mse_loss(model(x), 2 * x + 1).backward()  # gradients are averaged
         optimizer.step()
-    dist.destroy_process_group()
     return [parameter.item() for parameter in model.parameters()]
+
+
+def train(steps: int) -> list[float]:
+    """Runs in each task. The model is gone when the group ends, which torch needs."""
+    dist.init_process_group("gloo")
+    weights = fit(steps)
+    dist.destroy_process_group()
+    return weights
 
 
 def test_all_ranks_learn_the_same(local_cluster: LocalCluster) -> None:

@@ -23,7 +23,7 @@ def torch(repeat: int) -> Iterator[Row]:
     """Bring up four ranks, have them all-reduce, and stop them: a whole test."""
     whole = Stopwatch()
     for _ in range(repeat + 1):
-        cluster = LocalCluster(workers=RANKS, ps=0, preload=("torch",))
+        cluster = LocalCluster(workers=RANKS, ps=0, preload=("torch",), start_timeout=60)
         with whole.lap(), cluster:
             cluster.run(all_reduce)
     whole.seconds.pop(0)

@@ -13,7 +13,7 @@ from pytest_localcluster import LocalCluster
 
 pytestmark = [
     pytest.mark.needs("jax"),
-    pytest.mark.cluster(workers=2, ps=0, preload=("jax",)),
+    pytest.mark.cluster(workers=2, ps=0, preload=("jax",), start_timeout=60),
 ]
 
 
@@ -92,7 +92,7 @@ def test_again_after_a_restart(local_cluster: LocalCluster) -> None:
 
 
 def test_two_clusters_side_by_side(local_cluster: LocalCluster) -> None:
-    with LocalCluster(workers=3, ps=0, preload=("jax",)) as other:
+    with LocalCluster(workers=3, ps=0, preload=("jax",), start_timeout=60) as other:
         runs = [worker.submit(gather) for worker in local_cluster.workers]
         there = [worker.submit(gather) for worker in other.workers]
         assert [run.result(timeout=60) for run in runs] == [[10.0, 11.0]] * 2

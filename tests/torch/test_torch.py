@@ -9,10 +9,11 @@ import pytest
 
 from pytest_localcluster import LocalCluster, current_task
 
-# The cluster is one for the module, and reset before each test: a group must come and go on it.
+# The cluster is one for the module, and reset before each test: a group must come and go on it. Its
+# first start takes as long as torch takes to import.
 pytestmark = [
     pytest.mark.needs("torch"),
-    pytest.mark.cluster(workers=4, ps=0, preload=("torch",), scope="module"),
+    pytest.mark.cluster(workers=4, ps=0, preload=("torch",), start_timeout=60, scope="module"),
 ]
 
 
@@ -65,7 +66,7 @@ def test_without_preload(local_cluster: LocalCluster) -> None:
 
 
 def test_two_clusters_side_by_side(local_cluster: LocalCluster) -> None:
-    with LocalCluster(workers=2, ps=0, preload=("torch",)) as other:
+    with LocalCluster(workers=2, ps=0, preload=("torch",), start_timeout=60) as other:
         here = [worker.submit(sum_of_ranks, 100) for worker in local_cluster.workers]
         there = [worker.submit(sum_of_ranks, 1000) for worker in other.workers]
         assert [run.result(timeout=60)[2] for run in here] == [406.0] * 4
@@ -82,27 +83,36 @@ def test_ranks_draw_different_numbers(local_cluster: LocalCluster) -> None:
     assert len({seed for seed, _ in found}) == len({number for _, number in found}) == 4
 
 
+# DistributedDataParallel imports torch._dynamo, and so torch.distributed.nn.functional, whose functions
+# keep the group that there is by then as a default, for ever. So that has to be imported first.
+@pytest.mark.cluster(preload=("torch", "torch._dynamo"), scope="function")
 def test_a_step_of_data_parallel_training(local_cluster: LocalCluster) -> None:
     def step() -> list[float]:
         """One step on ``(w x)^2 / 2`` from w = 1; x is rank + 1, so each gradient is x squared."""
         import torch
         from torch.nn.parallel import DistributedDataParallel
 
+        model = torch.nn.Linear(1, 1, bias=False)
+        # Rank 0's weights are the ones that count: the others get them when they are wrapped.
+        torch.nn.init.constant_(model.weight, 1.0 + 5 * current_task().task.index)
+        parallel = DistributedDataParallel(model)
+        optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
+        x = torch.full((1, 1), float(current_task().task.index + 1))
+        (parallel(x) ** 2 / 2).sum().backward()
+        optimizer.step()
+        return [model.weight.item(), model.weight.grad.item()]
+
+    def step_in_a_group() -> list[float]:
         with process_group():
-            model = torch.nn.Linear(1, 1, bias=False)
-            # Rank 0's weights are the ones that count: the others get them when they are wrapped.
-            torch.nn.init.constant_(model.weight, 1.0 + 5 * current_task().task.index)
-            parallel = DistributedDataParallel(model)
-            optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
-            x = torch.full((1, 1), float(current_task().task.index + 1))
-            (parallel(x) ** 2 / 2).sum().backward()
-            optimizer.step()
-            return [model.weight.item(), model.weight.grad.item()]
+            # The wrapper must be gone before its group is: otherwise it ends the group, holding the
+            # interpreter's lock, for which a thread of the group may wait.
+            return step()
 
     mean = (1 + 4 + 9 + 16) / 4
-    for weight, gradient in local_cluster.run(step):
+    for weight, gradient in local_cluster.run(step_in_a_group):
         assert gradient == pytest.approx(mean)
         assert weight == pytest.approx(1.0 - 0.1 * mean)
+    assert [total for _, _, total in local_cluster.run(sum_of_ranks)] == [6.0] * 4
 
 
 def test_a_rank_that_dies_is_noticed_by_the_others(local_cluster: LocalCluster) -> None:
