@@ -83,8 +83,8 @@ def test_ranks_draw_different_numbers(local_cluster: LocalCluster) -> None:
     assert len({seed for seed, _ in found}) == len({number for _, number in found}) == 4
 
 
-# DistributedDataParallel imports torch._dynamo, and so torch.distributed.nn.functional, whose functions
-# keep the group that there is by then as a default, for ever. So that has to be imported first.
+# DistributedDataParallel imports torch._dynamo, and so torch.distributed.nn.functional, whose
+# functions keep the group that there is by then as a default, for ever. So it is imported first.
 @pytest.mark.cluster(preload=("torch", "torch._dynamo"), scope="function")
 def test_a_step_of_data_parallel_training(local_cluster: LocalCluster) -> None:
     def step() -> list[float]:
