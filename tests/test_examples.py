@@ -21,11 +21,13 @@ CASES: dict[str, tuple[int, list[str]]] = {
     "parallel": (8, []),
     "parameter_server": (1, ["held-out accuracy", "steps/s", "cluster start", "cluster stop"]),
     "shared_cluster": (5, []),
+    "tensorflow": (3, []),
     "torch_all_reduce": (2, []),
 }
 # What some need beside pytest-localcluster[test]. `make examples` runs the others only.
 NEEDS = {
     "any_program": ("redis", "redis-server"),
+    "tensorflow": ("tensorflow",),
     "torch_all_reduce": ("torch",),
 }
 

@@ -127,11 +127,15 @@ _GENERATORS = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))
 """The hidden global generators."""
 
 
+_HEAP_TYPE = 1 << 9
+"""The flag of types that were made by a class statement."""
+
+
 def _home_of(kind: type) -> str | None:
     """Return where a class is found that says it were a builtin, as pytest's outcomes do."""
     name = kind.__qualname__
-    if getattr(builtins, name, None) is kind:
-        return None
+    if getattr(builtins, name, None) is kind or not kind.__flags__ & _HEAP_TYPE:
+        return None  # it is one, if perhaps without a name, as the type of methods
     for home, module in list(sys.modules.items()):
         if getattr(module, "__dict__", {}).get(name) is kind:
             return home

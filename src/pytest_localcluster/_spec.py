@@ -253,16 +253,16 @@ class ClusterSpec:
         """Return a ClusterDef message (wire-compatible with TensorFlow's), jobs sorted by name."""
         from ._proto.cluster_pb2 import ClusterDef, JobDef
 
-        return ClusterDef(
-            job=[
-                JobDef(name=job, tasks=dict(enumerate(self._jobs[job])))
-                for job in sorted(self._jobs)
-            ]
-        )
+        jobs = [
+            JobDef(name=job, tasks=dict(enumerate(self._jobs[job]))) for job in sorted(self._jobs)
+        ]
+        return ClusterDef(job=jobs)
 
     def tf_config(self, task: Task | None = None) -> str:
         """Return the value of TF_CONFIG for ``task``, or for a client of the cluster if None."""
-        config: dict[str, object] = {"cluster": self.as_dict()}
+        # Without jobs that have no tasks: TensorFlow's strategies crash on an empty list.
+        cluster = {job: addresses for job, addresses in self.as_dict().items() if addresses}
+        config: dict[str, object] = {"cluster": cluster}
         if task is not None:
             self.task_address(task.job, task.index)
             config["task"] = {"type": task.job, "index": task.index}
