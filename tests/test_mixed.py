@@ -81,6 +81,14 @@ def test_one_dies_and_comes_back(cluster: LocalCluster) -> None:
         assert listens(server.address)
 
 
+def test_a_start_that_imports_may_take_longer() -> None:
+    def seconds(**fields: Any) -> float | None:
+        return LocalCluster(**fields)._start_deadline().seconds
+
+    assert (seconds(), seconds(preload=["json"])) == (10.0, 60.0)
+    assert seconds(preload=["json"], start_timeout=3) == 3.0
+
+
 def test_the_longest_start_timeout_counts() -> None:
     slow = ServicerRuntime(ps=add_nothing)
     cluster = LocalCluster(runtime={"worker": "native", "ps": slow})

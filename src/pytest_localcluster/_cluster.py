@@ -17,7 +17,13 @@ from ._life import end_all, wait_all_ready
 from ._observer import observer
 from ._results import failure, gather
 from ._server import Server
-from ._setup import client_environment, find_runtimes, lease_places, open_logs
+from ._setup import (
+    client_environment,
+    find_runtimes,
+    lease_places,
+    open_logs,
+    start_seconds,
+)
 from ._spec import ClusterSpec, Task
 from .errors import ClusterError, PortError, ServerExited, SpecError, StartError
 
@@ -153,11 +159,7 @@ class LocalCluster:
         stop_at_exit(self)
 
     def _start_deadline(self) -> Deadline:
-        seconds = self.config.start_timeout
-        if seconds is None:
-            timeouts = [runtime.start_timeout for runtime in self._runtimes.values()]
-            seconds = max(timeouts, default=10)
-        return Deadline(seconds)
+        return Deadline(start_seconds(self.config, self._runtimes.values()))
 
     def stop(self) -> None:
         """Stop all tasks and give everything back. Idempotent.

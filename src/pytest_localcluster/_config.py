@@ -42,7 +42,8 @@ class ClusterConfig:
         runtime: what a task serves: ``"native"``, ``"tensorflow"``, a runtime, or a mapping from
             job to any of these.
         launcher: where a task runs: ``"process"``, ``"thread"``, or a launcher.
-        start_timeout: seconds until all tasks must be ready; None is the runtime's own default.
+        start_timeout: seconds until all tasks must be ready; None is the runtime's own default, and
+            at least 60 with ``preload``.
         stop_timeout: seconds after which nothing of the cluster may be left.
         env: environment variables for the tasks: a mapping, or a function of the Task that
             returns one.

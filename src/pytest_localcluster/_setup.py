@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from ._config import ClusterConfig
     from ._ports import PortLease
 
-__all__ = ["Place", "client_environment", "find_runtimes", "lease_places", "open_logs"]
+__all__ = [
+    "Place",
+    "client_environment",
+    "find_runtimes",
+    "lease_places",
+    "open_logs",
+    "start_seconds",
+]
+
+_PRELOAD_SECONDS = 60.0
 
 
 class Place(NamedTuple):
@@ -48,6 +57,15 @@ def find_runtimes(config: ClusterConfig) -> dict[str, Runtime]:
             config, [job for job, n in config.counts().items() if n and runtimes[job] is runtime]
         )
     return runtimes
+
+
+def start_seconds(config: ClusterConfig, runtimes: Iterable[Runtime]) -> float:
+    """Return how long the start of a cluster may take: as asked for, or as its runtimes need."""
+    if config.start_timeout is not None:
+        return config.start_timeout
+    longest = max((runtime.start_timeout for runtime in runtimes), default=10.0)
+    # The first start waits for the imports, and what the user preloads may be large.
+    return max(longest, _PRELOAD_SECONDS) if config.preload else longest
 
 
 def lease_places(
