@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from . import _setup
 from ._channel import close_all, renew_all
 from ._clock import Deadline, now
 from ._config import ClusterConfig
@@ -17,13 +18,6 @@ from ._life import end_all, wait_all_ready
 from ._observer import observer
 from ._results import failure, gather
 from ._server import Server
-from ._setup import (
-    client_environment,
-    find_runtimes,
-    lease_places,
-    open_logs,
-    start_seconds,
-)
 from ._spec import ClusterSpec, Task
 from .errors import ClusterError, PortError, ServerExited, SpecError, StartError
 
@@ -75,7 +69,7 @@ class LocalCluster:
         self.start_seconds: float | None = None
         self.stop_seconds: float | None = None
         self.log_dir = None if log_dir is None else Path(log_dir)
-        self._runtimes = find_runtimes(self.config)
+        self._runtimes = _setup.find_runtimes(self.config)
         self._token = secrets.token_hex(16)
         self._spec: ClusterSpec | None = None
         self._open: ExitStack | None = None
@@ -135,10 +129,10 @@ class LocalCluster:
         with ExitStack() as undo:
             undo.callback(setattr, self, "_open", None)
             watcher = observer()
-            self._spec, places = lease_places(self.config, self._runtimes, self._token, undo)
+            self._spec, places = _setup.lease_places(self.config, self._runtimes, self._token, undo)
             if self.log_dir is None and watcher is not None:
                 self.log_dir = watcher.log_dir(self)
-            logs = open_logs(self.config.tasks(), self.log_dir, undo)
+            logs = _setup.open_logs(self.config.tasks(), self.log_dir, undo)
             self.servers = [
                 Server(self, place, log) for place, log in zip(places, logs, strict=True)
             ]
@@ -159,7 +153,7 @@ class LocalCluster:
         stop_at_exit(self)
 
     def _start_deadline(self) -> Deadline:
-        return Deadline(start_seconds(self.config, self._runtimes.values()))
+        return Deadline(_setup.start_seconds(self.config, self._runtimes.values()))
 
     def stop(self) -> None:
         """Stop all tasks and give everything back. Idempotent.
@@ -292,7 +286,7 @@ class LocalCluster:
         """
         self._check_running("tell how to join")
         if task is None:
-            return client_environment(self.spec, self._token)
+            return _setup.client_environment(self.spec, self._token)
         return dict(self._find(task)._life.place.assignment.context.env)
 
     def __repr__(self) -> str:
