@@ -86,7 +86,10 @@ class ClusterConfig:
         if not callable(self.env):
             self._set("env", _environment(self.env, "env"))
         if isinstance(self.preload, str) or not isinstance(self.preload, Iterable):
-            raise SpecError(f"preload is a list of module names, not {self.preload!r}")
+            raise SpecError(
+                f"preload is a list of module names, not {self.preload!r}",
+                remedy='write preload=["torch"]',
+            )
         self._set("preload", tuple(self.preload))
         for module in self.preload:
             if not isinstance(module, str) or not all(map(str.isidentifier, module.split("."))):
@@ -129,12 +132,16 @@ class ClusterConfig:
         for job, runtime in self.runtime.items():
             if job not in counts:
                 raise SpecError(
-                    f"runtime names job {job!r}, which this cluster has not: {', '.join(counts)}"
+                    f"runtime names job {job!r}, which this cluster has not: {', '.join(counts)}",
+                    remedy=f"leave it out, or ask for jobs={{{job!r}: 1}}",
                 )
             _choice(f"runtime[{job!r}]", runtime, RUNTIMES, "serve")
         missing = [job for job, count in counts.items() if count and job not in self.runtime]
         if missing:
-            raise SpecError(f"runtime gives nothing for the tasks of job {', '.join(missing)}")
+            raise SpecError(
+                f"runtime gives nothing for the tasks of job {', '.join(missing)}",
+                remedy=f"add {missing[0]!r}: 'native' or another, or ask for no such tasks",
+            )
 
     def counts(self) -> dict[str, int]:
         """Return how many tasks each job has, in order: worker, ps, the others as given."""
@@ -147,7 +154,12 @@ class ClusterConfig:
     def environment(self, task: Task) -> dict[str, str]:
         """Return what ``env`` asks for ``task``."""
         if callable(self.env):
-            return _environment(self.env(task), f"what env returned for {task}")
+            try:
+                given = self.env(task)
+            except Exception as error:
+                error.add_note(f"raised by env= of the cluster, for {task}")
+                raise
+            return _environment(given, f"what env returned for {task}")
         return dict(self.env)
 
     def replace(self, **changes: object) -> ClusterConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["Program"]
 
 _IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
+_SHOWN = 500  # characters of a command in messages
+_REASONS = {
+    errno.ENOEXEC: "it is no binary for this machine, nor a script that begins with #!",
+    errno.ENOENT: "the interpreter that its first line names does not exist",
+    errno.E2BIG: "its arguments and environment are too long",
+}
 
 
 @dataclass(frozen=True)
@@ -32,15 +39,24 @@ class Program:
         """Return the path of the program.
 
         Raises:
-            FileNotFoundError: there is none of that name, or it may not be executed.
+            OSError: there is none of that name, or it may not be executed.
         """
-        path = shutil.which(self.command[0])
-        if path is None:
-            raise FileNotFoundError(
-                f"no program {self.command[0]!r} that could be executed is here "
-                f"(working directory {Path.cwd()}) or on the PATH; asked for was: {self}"
-            )
-        return path
+        name = self.command[0]
+        path = shutil.which(name)
+        if path is not None:
+            return path
+        if "/" not in name:
+            hint = " is on the PATH"
+            if Path(name).exists():
+                hint += f"; for the one in {Path.cwd()} write {'./' + name!r}"
+            raise FileNotFoundError(f"no program {name!r}{hint}; the command is: {self}")
+        if Path(name).is_dir():
+            raise IsADirectoryError(f"{name!r} is a directory; the command is: {self}")
+        if Path(name).exists():
+            raise PermissionError(f"{name!r} is not executable (chmod +x); the command is: {self}")
+        raise FileNotFoundError(
+            f"there is no {name!r} (working directory {Path.cwd()}); the command is: {self}"
+        )
 
     def execute(self, path: str) -> None:
         """Turn this process into the program. Returns never, but for an OSError."""
@@ -48,10 +64,15 @@ class Program:
             if hasattr(signal, name):
                 # An ignored signal stays ignored, and the program expects its own way with it.
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
-        os.execv(path, self.command)
+        try:
+            os.execv(path, self.command)
+        except OSError as error:
+            why = _REASONS.get(error.errno or 0, error.strerror)
+            raise type(error)(f"{path} cannot be executed: {why}; the command is: {self}") from None
 
     def __str__(self) -> str:
-        return shlex.join(self.command)
+        text = shlex.join(self.command)
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
 
     def stop(self) -> None:
         """Nothing of it is in this process."""

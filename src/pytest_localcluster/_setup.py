@@ -31,6 +31,7 @@ __all__ = [
     "open_logs",
     "start_seconds",
 ]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 _PRELOAD_SECONDS = 60.0
 
@@ -89,9 +90,12 @@ def lease_places(
         env = _task_environment(config, spec, task, token, leases[-1].port)
         context = TaskContext(task, spec, runtime.target(lease.address), env)
         preload = tuple(dict.fromkeys((*runtime.preload, *config.preload)))
+        strangers = tuple(
+            job for job, other in runtimes.items() if type(other) is not type(runtime)
+        )
         places.append(
             Place(
-                Assignment(context, _server_def(config, spec, task), token),
+                Assignment(context, _server_def(config, spec, task), token, strangers),
                 runtime,
                 find_launcher(config.launcher, preload, runtime.boot_env),
                 lease,

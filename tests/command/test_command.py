@@ -31,7 +31,7 @@ def refused(**fields: Any) -> str:
 
 def test_fields_are_filled_in_and_other_braces_stay() -> None:
     fields = ["{host}", "{port}", "{address}", "{job}", "{index}", "{hosts[ps]}", "{hosts[worker]}"]
-    others = ["{", "{}", "{name}", "{{job}}", '{"a": {b}}', "{hosts}", "$HOME", "{tf_config}"]
+    others = ["{", "{}", "{name}", "{{job}}", '{"a": {b}}', "{hosts[]}", "$HOME", "{tf_config}"]
     say = shell('for word in "$0" "$@"; do echo "$word"; done; echo done', *fields, *others)
     runtime = CommandRuntime(worker=say, ps=say, ready=said("done\n"))
     with LocalCluster(workers=1, ps=2, runtime=runtime) as cluster:
@@ -47,7 +47,7 @@ def test_fields_are_filled_in_and_other_braces_stay() -> None:
             f"{first.address},{second.address}",
             cluster.workers[0].address,
         ]
-        assert lines[7:14] == ["{", "{}", "{name}", "{ps}", '{"a": {b}}', "{hosts}", "$HOME"]
+        assert lines[7:14] == ["{", "{}", "{name}", "{ps}", '{"a": {b}}', "{hosts[]}", "$HOME"]
         assert json.loads(lines[14])["task"] == {"type": "ps", "index": 1}
         assert end == "done"
         assert second.target == second.address
@@ -146,11 +146,20 @@ class TestRefused:
             ({"ps": ["x"], "ready": {"worker": "tcp"}}, "ready names job 'worker', for which"),
             ({"ps": ["x"], "ready": {"ps": 3}}, "ready=3 does not tell"),
             ({}, "is given no command"),
+            ({"ps": [b"x"]}, "write 'x': arguments are strings"),
+            ({"ps": ["x", "a\0b"]}, "which cannot be passed on"),
+            ({"ps": ["x", "\ud800"]}, "which cannot be passed on"),
+            ({"Bad Name": ["x"]}, "'Bad Name' is no name for a job"),
         ],
     )
     def test_what_is_no_command(self, arguments: dict[str, Any], message: str) -> None:
         with pytest.raises(SpecError, match=re.escape(message)):
             CommandRuntime(**arguments)
+
+    @pytest.mark.parametrize("given", [["redis"], "redis", 3])
+    def test_what_is_no_mapping(self, given: Any) -> None:
+        with pytest.raises(SpecError, match="takes a mapping from job to command"):
+            CommandRuntime(given)
 
     def test_two_commands_for_a_job(self) -> None:
         with pytest.raises(SpecError, match="two commands for job 'ps'"):

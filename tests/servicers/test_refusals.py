@@ -67,8 +67,8 @@ class AsyncObject:
         (lambda: ServicerRuntime({"a b": add}), "'a b'", ""),
         (
             lambda: ServicerRuntime(health=add),  # type: ignore[arg-type]
-            "is given no job",
-            "write ServicerRuntime(worker=...)",
+            "health is True or False, not <function add",
+            "put a job called 'health' in the mapping",
         ),
         (
             lambda: ServicerRuntime(ps=add, token=add),  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .._logs import TaskLog
     from .._spec import Task
 
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 __all__ = ["Assignment", "Runtime", "Serving", "Started", "find_runtime"]
 
 
@@ -31,11 +32,13 @@ class Assignment:
         context: the task, its peers and its environment.
         server_def: a serialised ServerDef; its ``default_session_config`` is the task's config.
         token: what every call to a task of this cluster must carry.
+        strangers: the jobs that runtimes of another kind serve.
     """
 
     context: TaskContext
     server_def: bytes
     token: str = field(repr=False)
+    strangers: tuple[str, ...] = ()
 
 
 class Serving(Protocol):

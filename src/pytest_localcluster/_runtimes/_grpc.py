@@ -85,6 +85,11 @@ class TokenInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc ha
             f"the task at {address} belongs to a cluster with another token than this call's\n"
             f"  To fix this: {remedy}"
         )
+        self._foreign = _refusal(
+            f"the task at {address} is no TensorFlow server\n"
+            "  To fix this: ask for a cluster with runtime='tensorflow'",
+            grpc.StatusCode.UNIMPLEMENTED,
+        )
         self._missing = _refusal(
             f"the task at {address} was called without its cluster's token\n  To fix this: {remedy}"
         )
@@ -96,12 +101,14 @@ class TokenInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc ha
                 return (
                     continuation(call) if hmac.compare_digest(given, self._token) else self._wrong
                 )
+        if call.method.startswith("/tensorflow."):
+            return self._foreign
         return continuation(call) if call.method.startswith(f"/{HEALTH}/") else self._missing
 
 
-def _refusal(message: str) -> Any:
+def _refusal(message: str, code: Any = grpc.StatusCode.UNAUTHENTICATED) -> Any:
     def refuse(_requests: Any, context: grpc.ServicerContext) -> None:
-        context.abort(grpc.StatusCode.UNAUTHENTICATED, message)
+        context.abort(code, message)
 
     # Streaming, so that nothing of the request is read; it suits calls of every kind.
     return grpc.stream_stream_rpc_method_handler(refuse)

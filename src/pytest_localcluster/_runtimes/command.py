@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._program import Program
+from .._spec import job_name
 from ..errors import SpecError
 from . import Runtime
 
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
     from . import Assignment, Serving, Started
 
 __all__ = ["CommandRuntime"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
-_FIELD = re.compile(r"\{(host|port|address|job|index|tf_config|hosts\[([^\[\]{}]*)\])\}")
+_FIELD = re.compile(r"\{(host|port|address|job|index|tf_config|hosts\[([^\[\]{}]+)\])\}")
 _FIELDS = "{host} {port} {address} {job} {index} {hosts[JOB]} {tf_config}"
 _READY = "'tcp', 'grpc', re.compile(...), a function of the Server, or a mapping from job to these"
 _PROBE_SECONDS = 1.0
+_RECENT = 1 << 20  # how much output a regular expression is looked for in; all of it, for most
 
 
 @dataclass(frozen=True, init=False)
 class CommandRuntime(Runtime):
-    """Runs a program in each task: ``CommandRuntime(ps=["redis-server", "--port", "{port}"])``.
+    """Runs a program in each task: ``CommandRuntime(ps=["memcached", "-p", "{port}"])``.
 
     In each argument ``{host}``, ``{port}``, ``{address}`` (``host:port``), ``{job}``, ``{index}``,
     ``{hosts[JOB]}`` (the addresses of a job's tasks, with commas between) and ``{tf_config}`` are
@@ -41,8 +44,9 @@ class CommandRuntime(Runtime):
         commands: the program and its arguments, by job.
         ready: what makes a task count as started: ``"tcp"``, something listens on its port;
             ``"grpc"``, the gRPC health service there says SERVING; a compiled regular expression,
-            found in what it printed; a function of its Server that returns something true, and
-            may raise until then; or a mapping from job to one of these (``"tcp"`` for the others).
+            found in what it printed (the last MiB); a function of its Server that returns something
+            true, and may raise until then, but must not wait; or a mapping from job to one of these
+            (``"tcp"`` for the others).
         jobs: further commands, by job.
 
     Raises:
@@ -60,20 +64,31 @@ class CommandRuntime(Runtime):
         ready: Any = "tcp",
         **jobs: Sequence[str | os.PathLike[str]],
     ) -> None:
+        if not isinstance(commands or {}, Mapping):
+            raise SpecError(
+                f"CommandRuntime takes a mapping from job to command, not {commands!r}",
+                remedy='write CommandRuntime(ps=["memcached", "-p", "{port}"])',
+            )
         given = dict(commands or {})
         for job in given.keys() & jobs.keys():
-            raise SpecError(f"CommandRuntime is given two commands for job {job!r}")
+            raise SpecError(
+                f"CommandRuntime is given two commands for job {job!r}",
+                remedy="keep one of the two",
+            )
         given |= jobs
         if not given:
             raise SpecError(
                 "CommandRuntime is given no command",
-                remedy='write CommandRuntime(ps=["redis-server", "--port", "{port}"])',
+                remedy='write CommandRuntime(ps=["memcached", "-p", "{port}"])',
             )
-        checked = {job: _command(job, command) for job, command in given.items()}
+        checked = {job_name(job): _command(job, command) for job, command in given.items()}
         object.__setattr__(self, "commands", checked)
         if isinstance(ready, Mapping):
             for job in ready.keys() - given.keys():
-                raise SpecError(f"ready names job {job!r}, for which there is no command")
+                raise SpecError(
+                    f"ready names job {job!r}, for which there is no command",
+                    remedy=f"there are commands for {', '.join(given)}",
+                )
             ready = dict(ready)
         for condition in ready.values() if isinstance(ready, dict) else (ready,):
             _check_condition(condition)
@@ -132,7 +147,8 @@ class CommandRuntime(Runtime):
         if condition == "grpc":
             return _is_healthy(server.address)
         if isinstance(condition, re.Pattern):
-            found = condition.search(server.log.since(server.log.begun))
+            since = max(server.log.begun, server.log.mark() - _RECENT)
+            found = condition.search(server.log.since(since))
             return "" if found else f"it has not printed {condition.pattern!r}"
         return _agrees(condition, server)
 
@@ -143,20 +159,38 @@ def _command(job: str, command: Any) -> tuple[str, ...]:
         raise SpecError(
             f"the command of job {job!r} is a list of the program and its arguments, "
             f"not {command!r}",
-            remedy='write ["redis-server", "--port", "{port}"]; for a shell line '
-            '["sh", "-c", "..."]',
+            remedy='write ["memcached", "-p", "{port}"]; for a shell line ["sh", "-c", "..."]',
         )
     arguments = []
     for argument in command:
+        if isinstance(argument, (bytes, bytearray)):
+            argument = bytes(argument)
+            raise SpecError(
+                f"the command of job {job!r} has the argument {argument!r}",
+                remedy=f"write {os.fsdecode(argument)!r}: arguments are strings or paths",
+            )
         if not isinstance(argument, (str, os.PathLike)):
             raise SpecError(
                 f"the command of job {job!r} has the argument {argument!r}",
                 remedy=f"write {str(argument)!r}: arguments are strings or paths",
             )
-        arguments.append(os.fspath(argument))
+        text = os.fspath(argument)
+        if not _can_be_passed(text):
+            raise SpecError(
+                f"the command of job {job!r} has the argument {text!r}, which cannot be passed on",
+                remedy="leave out null characters and lone surrogates",
+            )
+        arguments.append(text)
     if not arguments[0]:
         raise SpecError(f"the command of job {job!r} names no program")
     return tuple(arguments)
+
+
+def _can_be_passed(argument: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(argument)
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_condition(condition: Any) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .. import Assignment, Serving
 
 __all__ = ["ServicerRuntime"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 _PACKAGE = "pytest_localcluster._runtimes"
 _PRELOAD = (
@@ -94,10 +95,6 @@ class ServicerRuntime(Runtime):
                 f"ServicerRuntime is given job {twice[0]!r} twice, in the mapping and by keyword",
                 remedy="list its functions in one of the two",
             )
-        if not adders and not jobs:
-            raise SpecError(
-                "ServicerRuntime is given no job", remedy="write ServicerRuntime(worker=...)"
-            )
         for option, value in (("health", health), ("token", token)):
             if not isinstance(value, bool):
                 raise SpecError(
@@ -105,6 +102,10 @@ class ServicerRuntime(Runtime):
                     remedy=f"put a job called {option!r} in the mapping: {{{option!r}: ...}}",
                 )
             object.__setattr__(self, option, value)
+        if not adders and not jobs:
+            raise SpecError(
+                "ServicerRuntime is given no job", remedy="write ServicerRuntime(worker=...)"
+            )
         checked = {job_name(job): adders_of(job, it) for job, it in {**adders, **jobs}.items()}
         object.__setattr__(self, "adders", checked)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .. import Assignment, Serving, Started
 
 __all__ = ["RUNTIME", "TensorFlowRuntime"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 _GPUS = "CUDA_VISIBLE_DEVICES"
 
@@ -105,7 +106,7 @@ class TensorFlowRuntime(Runtime):
         hide = () if self.gpus or _GPUS in context.env else (_GPUS,)
         if context.task.job in self.coordinators:
             return server.Coordinator(hide)
-        absent = set(self.coordinators).intersection(context.cluster_spec.jobs)
+        absent = {*self.coordinators, *assignment.strangers}.intersection(context.cluster_spec.jobs)
         return server.TensorFlowServer(assignment, hide, absent)
 
     def ready(self, server: Started) -> str:
