@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from pytest_localcluster._clock import Deadline, poll
+from pytest_localcluster._launch.child import SPARE
 
 Living = psutil.Process | threading.Thread
 
@@ -70,14 +71,15 @@ def seen(request: pytest.FixtureRequest, first_seen: dict[Living, str]) -> Itera
 
 
 def _living() -> set[Living]:
-    """Return all threads, and all processes below this one but those that fork tasks.
+    """Return all threads, and all processes below this one but forkservers and spares.
 
-    The forkservers are started when first needed, and end with the run.
+    The forkservers are started when first needed, and end with the run, and so do their spares.
     """
-    processes = set()
+    processes: set[psutil.Process] = set()
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            processes.update(child.children(recursive=True))
+            below = child.children(recursive=True)
+            processes.update(one for one in below if one.name() != SPARE.decode())
             if "pytest_localcluster" not in " ".join(child.cmdline()):
                 processes.add(child)
     return processes | set(threading.enumerate())

@@ -148,6 +148,7 @@ class LocalCluster:
             if watcher is not None:
                 watcher.launched(self)
             wait_all_ready([server._life for server in self.servers], deadline)
+            _setup.prepare_next(places)
             self._open = undo.pop_all()
         self._owner = os.getpid()
         stop_at_exit(self)

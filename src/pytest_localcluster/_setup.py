@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,7 @@ __all__ = [
     "find_runtimes",
     "lease_places",
     "open_logs",
+    "prepare_next",
     "start_seconds",
 ]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
@@ -102,6 +104,13 @@ def lease_places(
             )
         )
     return spec, places
+
+
+def prepare_next(places: Iterable[Place]) -> None:
+    """Have launchers get ready for the next cluster, where that takes its time."""
+    wanted = Counter(place.launcher for place in places if place.runtime.forks_ahead)
+    for launcher, tasks in wanted.items():
+        launcher.fork_ahead(tasks)
 
 
 def open_logs(tasks: list[Task], directory: Path | None, undo: ExitStack) -> list[TaskLog]:

@@ -109,6 +109,9 @@ class Launcher(Protocol):
     def launch(self, entry: Entry, log: TaskLog) -> Process:
         """Start a task and return at once; several starts run side by side."""
 
+    def fork_ahead(self, tasks: int) -> None:
+        """Make ready what so many further tasks will need: those that were launched are up."""
+
     def close(self) -> None:
         """End all that the launcher itself runs. Idempotent."""
 

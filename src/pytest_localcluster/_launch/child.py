@@ -14,20 +14,26 @@ import pickle
 import queue
 import random
 import signal
+import socket
 import sys
 import threading
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_localcluster import _context, _pickling
-from pytest_localcluster._launch.wire import receive, send
+from pytest_localcluster._launch.wire import ORDERS, read_exactly, receive, send
 from pytest_localcluster._program import Program
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_GET_NAME = 16
+
+SPARE = b"idle task"
+"""What a process is called that was forked ahead, and is no task yet."""
+
 _prctl: Callable[..., int] | None = (
     ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
 )
@@ -39,13 +45,13 @@ class Child:
 
     def __init__(
         self,
-        control: socket.socket,
+        control: int,
         log: int,
-        payload: bytes,
+        payload: bytes | bytearray,
         parent: int,
         failure: BaseException | None,
     ) -> None:
-        self.control = control
+        self.control = socket.socket(fileno=control)
         self.log = log
         self.payload = payload
         self.parent = parent
@@ -58,7 +64,9 @@ class Child:
 
     def run(self) -> None:
         try:
-            self.settle_in()
+            if os.getpid() != os.getsid(0):
+                come_apart(self.parent)
+            self.take_output()
             if self.failure is not None:
                 raise self.failure
             environ, directory, path, entry = pickle.loads(self.payload)
@@ -100,22 +108,13 @@ class Child:
             self.calling = not self.stopping
         return self.calling
 
-    def settle_in(self) -> None:
-        """Become a process of its own, apart from the forkserver's past."""
-        os.setsid()
-        if _prctl is not None:
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != self.parent:
-            os._exit(1)  # the forkserver went before the kernel knew to tell us
+    def take_output(self) -> None:
+        """Write to the task's log from now on."""
         os.dup2(self.log, 1)
         os.dup2(self.log, 2)
         os.close(self.log)
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        atexit._clear()  # what the imports registered is the forkserver's, not this task's
 
     def tell(self, *message: object) -> None:
         with self.sending:
@@ -186,6 +185,44 @@ class Child:
             atexit._run_exitfuncs()
         _flush()
         os._exit(code)
+
+
+def come_apart(parent: int) -> None:
+    """Become a process of its own, apart from the past of the forkserver ``parent``."""
+    os.setsid()
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # the forkserver went before the kernel knew to tell us
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    atexit._clear()  # what the imports registered is the forkserver's, not this task's
+
+
+def wait_for_orders(orders: socket.socket, parent: int, failure: BaseException | None) -> None:
+    """Be a process that was forked ahead, until it is made a task; or end with the forkserver."""
+    come_apart(parent)
+    own_name = _call_oneself(SPARE)
+    header, fds, _, _ = socket.recv_fds(orders, ORDERS.size, 2)
+    if not header:
+        os._exit(0)
+    (length,) = ORDERS.unpack(header)
+    payload = read_exactly(orders, length)
+    orders.close()
+    _call_oneself(own_name)
+    control, log = fds
+    Child(control, log, payload, parent, failure).run()
+
+
+def _call_oneself(name: bytes) -> bytes:
+    """Change what ``ps`` calls this process, where that can be done; return the former name."""
+    if _prctl is None:
+        return b""
+    former = ctypes.create_string_buffer(16)
+    _prctl(_PR_GET_NAME, former)
+    _prctl(_PR_SET_NAME, ctypes.create_string_buffer(name))
+    return former.value
 
 
 def _adopt(environ: dict[str, str], directory: str | None, path: list[str]) -> None:

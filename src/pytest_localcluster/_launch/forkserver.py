@@ -28,11 +28,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_localcluster._launch.child import Child
-from pytest_localcluster._launch.wire import DUMP_SIGNAL, LAUNCH, REQUEST, STATUS, read_exactly
+from pytest_localcluster._launch.child import Child, wait_for_orders
+from pytest_localcluster._launch.wire import (
+    AHEAD,
+    DUMP_SIGNAL,
+    LAUNCH,
+    ORDERS,
+    REQUEST,
+    STATUS,
+    read_exactly,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
+
+_MOST_AHEAD = 8
+"""How many processes wait to become tasks at most: each takes memory while it waits."""
 
 _GROUP_SIGNALS = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
 
@@ -70,6 +81,8 @@ class _Forkserver:
         self.folders: set[str] = set()  # of logs that nobody asked to keep
         self.pids: dict[int, int] = {}  # by the number that the owner gave the task
         self.tasks: dict[int, tuple[int, int]] = {}  # pid -> its number and status pipe
+        self.ahead = 0  # how many spares to have, once there is nothing else to do
+        self.spares: dict[int, socket.socket] = {}  # pid -> where it waits for orders
 
     def serve(self) -> None:
         selector = selectors.DefaultSelector()
@@ -89,8 +102,12 @@ class _Forkserver:
         if watch is not None:
             self.closers.append(partial(os.close, watch))
         while True:
-            for key, _ in selector.select():
+            idle = len(self.spares) >= self.ahead
+            events = selector.select(None if idle else 0)
+            for key, _ in events:
                 key.data()
+            if not events:
+                self.fork_ahead()
 
     def answer(self) -> None:
         try:
@@ -108,29 +125,62 @@ class _Forkserver:
                 known for known in (*self.folders, folder) if known and Path(known).exists()
             }
             self.launch(number, payload, *fds)
+        elif kind == AHEAD:
+            self.ahead = min(pickle.loads(request), _MOST_AHEAD)
         else:
             self.signal(*pickle.loads(request))
 
     def launch(self, number: int, payload: bytes, control: int, log: int, status: int) -> None:
-        parent = os.getpid()  # asked for here: a child could already have been handed to another
-        pid = os.fork()
-        if pid == 0:
-            try:
-                signal.set_wakeup_fd(-1)
-                for close in self.closers:
-                    close()
-                for _, other in self.tasks.values():
-                    os.close(other)
-                os.close(status)
-                Child(socket.socket(fileno=control), log, payload, parent, self.failure).run()
-            finally:
-                os._exit(1)
+        self.ahead = 0  # until the new tasks are up: they need the processors more
+        pid = self.order(payload, control, log)
+        if pid is None:
+            pid = self.fork(
+                lambda parent: Child(control, log, payload, parent, self.failure).run(), status
+            )
         self.pids[number] = pid
         self.tasks[pid] = number, status
         with contextlib.suppress(BrokenPipeError):
             os.write(status, STATUS.pack(pid))
         os.close(control)
         os.close(log)
+
+    def fork(self, live: Callable[[int], object], *fds: int) -> int:
+        """Fork a process that keeps nothing of ours and lives its own life; return its pid."""
+        parent = os.getpid()  # asked for here: a child could already have been handed to another
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.set_wakeup_fd(-1)
+                for close in (*self.closers, *(spare.close for spare in self.spares.values())):
+                    close()
+                for fd in (*(status for _, status in self.tasks.values()), *fds):
+                    os.close(fd)
+                live(parent)
+            finally:
+                os._exit(1)
+        return pid
+
+    def fork_ahead(self) -> None:
+        """Fork a process that will be a task as soon as one is asked for."""
+        ours, theirs = socket.socketpair()
+        pid = self.fork(lambda parent: wait_for_orders(theirs, parent, self.failure), ours.fileno())
+        theirs.close()
+        self.spares[pid] = ours
+
+    def order(self, payload: bytes, control: int, log: int) -> int | None:
+        """Make a task of a spare process; return its pid, None if there is none."""
+        while self.spares:
+            pid, orders = self.spares.popitem()
+            with orders:
+                try:
+                    socket.send_fds(orders, [ORDERS.pack(len(payload))], [control, log])
+                    orders.sendall(payload)
+                except OSError:  # somebody has killed it
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                else:
+                    return pid
+        return None
 
     def signal(self, number: int, signum: int) -> None:
         pid = self.pids.get(number)
@@ -143,6 +193,8 @@ class _Forkserver:
         with contextlib.suppress(BlockingIOError):
             while wakeup.recv(4096):
                 pass
+        for pid in [pid for pid in self.spares if os.waitpid(pid, os.WNOHANG)[0]]:
+            self.spares.pop(pid).close()
         for pid, code in _reaped(self.tasks):
             number, status = self.tasks.pop(pid)
             del self.pids[number]
@@ -152,11 +204,12 @@ class _Forkserver:
 
     def end(self) -> None:
         """Take all tasks along, with the groups that they lead and the logs nobody asked for."""
-        for pid in self.tasks:
+        family = (*self.tasks, *self.spares)
+        for pid in family:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             _kill_group(pid)
-        for pid in self.tasks:
+        for pid in family:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         for folder in self.folders:

@@ -24,7 +24,7 @@ from .. import _pickling
 from .._clock import Deadline
 from .._logs import settle
 from .handle import ChildProcess
-from .wire import DUMP_SIGNAL, LAUNCH, REQUEST
+from .wire import AHEAD, DUMP_SIGNAL, LAUNCH, REQUEST
 
 if TYPE_CHECKING:
     from .._logs import TaskLog
@@ -118,6 +118,10 @@ class ProcessLauncher:
             self.request(LAUNCH, (number, payload, folder), [theirs.fileno(), output, status_end])
             failed.pop_all()
         return ChildProcess(self, number, entry, log, ours, status)
+
+    def fork_ahead(self, tasks: int) -> None:
+        """Have processes ready for the next tasks: these are up, and the test goes on."""
+        self.request(AHEAD, tasks)
 
     def request(
         self, kind: int, request: object, fds: Sequence[int] = (), *, acknowledged: bool = False

@@ -38,6 +38,9 @@ class ThreadLauncher:
         """Start a thread; the task comes up in it while this one goes on."""
         return _ThreadProcess(entry, log)
 
+    def fork_ahead(self, tasks: int) -> None:
+        """There is nothing to fork."""
+
     def close(self) -> None:
         """There is nothing to end."""
 

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     import socket
 
 __all__ = [
+    "AHEAD",
     "DUMP_SIGNAL",
     "LAUNCH",
+    "ORDERS",
     "REQUEST",
     "SIGNAL",
     "STATUS",
@@ -24,7 +26,10 @@ __all__ = [
 REQUEST = struct.Struct("!BQ")
 """A request to the forkserver: what is asked, and the length of the pickle that follows."""
 
-LAUNCH, SIGNAL = 0, 1
+LAUNCH, SIGNAL, AHEAD = 0, 1, 2
+ORDERS = struct.Struct("!Q")
+"""What makes a task of a process that was forked ahead: the length of the payload that follows."""
+
 STATUS = struct.Struct("!i")
 """What a task's status pipe carries: its pid once it is forked, then its exit code."""
 

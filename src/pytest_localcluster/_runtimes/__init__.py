@@ -79,6 +79,8 @@ class Runtime:
         preload: the modules that a task imports anyway, so that a launcher can import them ahead.
         boot_env: environment variables of the process that imports them, and of no task.
         start_timeout: how many seconds a start may take if the config does not say.
+        forks_ahead: whether tasks are so dear to fork that some are kept in store: once a cluster
+            is up, as many processes as it has tasks wait for the next one.
         resets_in_place: whether :meth:`Serving.reset` does it; otherwise a task is restarted.
         instead_of_session: what to use where no Session can dial these tasks; empty where one can.
     """
@@ -86,6 +88,7 @@ class Runtime:
     preload: tuple[str, ...] = ()
     boot_env: Mapping[str, str] = MappingProxyType({})
     start_timeout: float = 10.0
+    forks_ahead: bool = False
     resets_in_place: bool = False
     instead_of_session: str = ""
 

@@ -59,6 +59,7 @@ class TensorFlowRuntime(Runtime):
         {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "PYTHONMALLOC": "malloc"}
     )
     start_timeout = 60.0
+    forks_ahead = True
     resets_in_place = True
     instead_of_session = "open a tf.compat.v1.Session(server.target), and read variables there"
 
