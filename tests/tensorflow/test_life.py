@@ -130,8 +130,8 @@ def test_a_segfault_fails_its_test_and_no_other(pytester: pytest.Pytester) -> No
     pytester.makepyfile(
         """
         import faulthandler
-        import psutil
         import pytest
+        from pytest_localcluster._clock import Deadline, poll
 
         pytestmark = pytest.mark.cluster(workers=1, ps=2, runtime="tensorflow", scope="module")
 
@@ -140,9 +140,9 @@ def test_a_segfault_fails_its_test_and_no_other(pytester: pytest.Pytester) -> No
             faulthandler._sigsegv()
 
         def test_one(local_cluster):
-            crashing = psutil.Process(local_cluster.ps[1].pid)
-            local_cluster.ps[1].submit(crash)
-            crashing.wait(20)
+            ps = local_cluster.ps[1]
+            ps.submit(crash)
+            assert poll(lambda: not ps.is_alive(), Deadline(20))
 
         def test_two(local_cluster):
             import tensorflow as tf
