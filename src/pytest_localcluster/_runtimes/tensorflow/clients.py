@@ -28,7 +28,7 @@ from .master import end_sessions
 __all__ = ["end_in_time"]
 
 # How long a stop waits for a coordinator: milliseconds will do, unless one of its workers is dead.
-_PATIENCE = 1.5
+_PATIENCE = 1.0
 
 _SESSION = ("tensorflow.python.client.session", "BaseSession")
 _COORDINATOR = ("tensorflow.python.distribute.coordinator.cluster_coordinator", "Cluster")

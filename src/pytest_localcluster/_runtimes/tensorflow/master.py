@@ -17,7 +17,7 @@ __all__ = ["clear", "end_sessions"]
 
 # How long a server may take to end what is under way: milliseconds will do, unless it is suspended,
 # and then it is not to be waited for.
-_PATIENCE = 0.5
+_PATIENCE = 1.0
 
 # A ResetRequest whose device filter, the string that it numbers 2, matches no task that would be
 # cleared. TensorFlow has no Python class of it, but any message that has a string there will do.
