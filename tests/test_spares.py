@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,11 +43,12 @@ class Dear(Runtime):
 
 
 @pytest.fixture
-def spares() -> dict[int, psutil.Process]:
-    """Have two spares wait."""
+def spares() -> Iterator[dict[int, psutil.Process]]:
+    """Have two spares wait; in the end their forkserver ends, or is buried."""
     with LocalCluster(workers=2, ps=0, runtime=Dear()):
         pass
-    return {spare.pid: spare for spare in waiting(2)}
+    yield {spare.pid: spare for spare in waiting(2)}
+    launcher().close()
 
 
 def waiting(count: int) -> list[psutil.Process]:
@@ -60,8 +62,12 @@ def waiting(count: int) -> list[psutil.Process]:
     return spares
 
 
+def launcher() -> process.ProcessLauncher:
+    return process._launchers[Dear.preload, frozenset()]
+
+
 def forkserver() -> int:
-    server = process._launchers[Dear.preload, frozenset()]._server
+    server = launcher()._server
     assert server is not None
     return server.pid
 
@@ -117,6 +123,6 @@ def test_they_end_with_their_forkserver(spares: dict[int, psutil.Process], end: 
     if end == "kill":
         os.kill(forkserver(), signal.SIGKILL)
     else:
-        process._launchers[Dear.preload, frozenset()].close()
+        launcher().close()
     _, alive = psutil.wait_procs(spares.values(), timeout=20)
     assert not alive, "nobody waits for orders that never come"
