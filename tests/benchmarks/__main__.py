@@ -20,7 +20,7 @@ from .clusters import all_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ("tensorflow", "dask", "ray", "torch")
-EXTRAS = ("torch",)
+EXTRAS = ("tensorflow", "torch")
 NAMES = {"tensorflow": "TensorFlow", "torch": "torch"}
 
 

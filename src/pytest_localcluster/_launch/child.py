@@ -113,8 +113,6 @@ class Child:
         os.dup2(self.log, 1)
         os.dup2(self.log, 2)
         os.close(self.log)
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
     def tell(self, *message: object) -> None:
         with self.sending:
@@ -198,12 +196,16 @@ def come_apart(parent: int) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     atexit._clear()  # what the imports registered is the forkserver's, not this task's
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def wait_for_orders(orders: socket.socket, parent: int, failure: BaseException | None) -> None:
     """Be a process that was forked ahead, until it is made a task; or end with the forkserver."""
     come_apart(parent)
     own_name = _call_oneself(SPARE)
+    _reseed()
+    dict(os.environ)  # has the kernel copy its pages now, and not when there is no time
     header, fds, _, _ = socket.recv_fds(orders, ORDERS.size, 2)
     if not header:
         os._exit(0)
@@ -235,7 +237,19 @@ def _adopt(environ: dict[str, str], directory: str | None, path: list[str]) -> N
     if directory is not None:
         os.chdir(directory)
     sys.path[:] = path
-    # Forked siblings would draw equal numbers.
+    _reseed()
+
+
+_reseeded = 0
+"""The pid of the process that did it last."""
+
+
+def _reseed() -> None:
+    """Draw numbers of one's own: those of forked siblings would be equal."""
+    global _reseeded
+    if _reseeded == os.getpid():
+        return
+    _reseeded = os.getpid()
     random.seed()
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
