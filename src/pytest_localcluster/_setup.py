@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _context, _ports
 from ._context import TaskContext
-from ._launch import Launcher, find_launcher
+from ._launch import Launcher, find_launcher, shelter
 from ._logs import TaskLog
 from ._proto.config_pb2 import ConfigProto
 from ._proto.server_pb2 import ServerDef
@@ -71,11 +70,13 @@ def lease_places(
         env = _task_environment(config, spec, task, token, leases[-1].port)
         context = TaskContext(task, spec, runtime.target(lease.address), env)
         preload = tuple(dict.fromkeys((*runtime.preload, *config.preload)))
+        launcher = find_launcher(config.launcher, preload, runtime.boot_env)
+        launcher.prepare()
         places.append(
             Place(
                 Assignment(context, _server_def(config, spec, task), token),
                 runtime,
-                find_launcher(config.launcher, preload, runtime.boot_env),
+                launcher,
                 lease,
             )
         )
@@ -88,7 +89,7 @@ def open_logs(tasks: list[Task], directory: Path | None, undo: ExitStack) -> lis
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
     else:
-        directory = Path(tempfile.mkdtemp(prefix="pytest-localcluster-"))
+        directory = shelter.new_folder()
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
     logs = []
     for task in tasks:

@@ -106,6 +106,9 @@ class Process(Protocol):
 class Launcher(Protocol):
     """Starts tasks of one kind."""
 
+    def prepare(self) -> None:
+        """Start what the launcher itself runs, if anything, and do not wait for it."""
+
     def launch(self, entry: Entry, log: TaskLog) -> Process:
         """Start a task and return at once; several starts run side by side."""
 

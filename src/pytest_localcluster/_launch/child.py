@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
 import pickle
 import queue
@@ -20,17 +19,13 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_localcluster import _context, _pickling
+from pytest_localcluster._launch import family
 from pytest_localcluster._launch.wire import receive, send
 from pytest_localcluster._program import Program
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
-_PR_SET_PDEATHSIG = 1
-_prctl: Callable[..., int] | None = (
-    ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
-)
 _NONE = pickle.dumps(None)
 
 
@@ -103,8 +98,8 @@ class Child:
     def settle_in(self) -> None:
         """Become a process of its own, apart from the forkserver's past."""
         os.setsid()
-        if _prctl is not None:
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        family.adopt_orphans()
+        family.die_with_parent()
         if os.getppid() != self.parent:
             os._exit(1)  # the forkserver went before the kernel knew to tell us
         os.dup2(self.log, 1)

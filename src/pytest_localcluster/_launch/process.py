@@ -6,7 +6,6 @@ See :mod:`pytest_localcluster._launch.forkserver` for the other side, and for wh
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import pickle
 import socket
@@ -15,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 from .. import _pickling
 from .._clock import Deadline
 from .._logs import settle
+from . import shelter
 from .handle import ChildProcess
 from .wire import DUMP_SIGNAL, LAUNCH, REQUEST
 
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessLauncher", "launcher", "shutdown"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
-
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
-    "from pytest_localcluster._launch.forkserver import main; "
-    "main(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[4]))"
-)
 
 _ENVIRONMENT = {
     # The threads of BLAS pools do not survive a fork, so none may be made before it.
@@ -91,8 +85,14 @@ class ProcessLauncher:
         self.owner = os.getpid()
         self._lock = threading.Lock()
         self._numbers = count()
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[bytes] | None = None  # its guard, to be exact
         self._control: socket.socket | None = None
+
+    def prepare(self) -> None:
+        """Start the forkserver if none runs, and do not wait for it."""
+        with self._lock:
+            if self._server is None or self._server.poll() is not None:
+                self._start()
 
     def launch(self, entry: Entry, log: TaskLog) -> ChildProcess:
         """Ask for a task; it is forked while this process goes on."""
@@ -105,7 +105,6 @@ class ProcessLauncher:
             (environ, directory, sys.path, _pickling.dumps((entry.serve, entry.context)))
         )
         number = next(self._numbers)
-        folder = None if log.kept else str(log.path.parent)
         with ExitStack() as failed, ExitStack() as sent:
             ours, theirs = socket.socketpair()
             failed.callback(ours.close)
@@ -115,7 +114,7 @@ class ProcessLauncher:
             sent.callback(os.close, status_end)
             output = log.open()
             sent.callback(os.close, output)
-            self.request(LAUNCH, (number, payload, folder), [theirs.fileno(), output, status_end])
+            self.request(LAUNCH, (number, payload), [theirs.fileno(), output, status_end])
             failed.pop_all()
         return ChildProcess(self, number, entry, log, ours, status)
 
@@ -148,23 +147,11 @@ class ProcessLauncher:
         # Unlinked from the start, so that no end of this process can leave it behind.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # _close() closes it
         with theirs:
-            self._server = subprocess.Popen(
-                [
-                    sys.executable,
-                    *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
-                    "-c",
-                    _BOOT,
-                    str(theirs.fileno()),
-                    str(os.getpid()),
-                    json.dumps(sys.path),
-                    json.dumps(self.preload),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **_ENVIRONMENT, **self.boot_env},
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for the test process; we follow it anyway
+            self._server = shelter.start_guard(
+                theirs,
+                self.preload,
+                output=self._output,
+                environ={**_ENVIRONMENT, **self.boot_env},
             )
 
     def said(self, since: int = 0) -> str:
@@ -192,22 +179,24 @@ class ProcessLauncher:
         """Kill a forkserver that does not answer; the next launch starts another."""
         with self._lock:
             if self._server is not None:
-                self._server.kill()
+                self._server.terminate()  # the guard kills it, and what is below it
             self._close()
 
     def _close(self) -> None:
         if self._server is None:
             return
         assert self._control is not None
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # a fork of this process may have it open too
         self._control.close()
         try:
             self._server.wait(2.0)
         except subprocess.TimeoutExpired:
-            self._server.kill()  # its tasks die with it
+            self._server.terminate()
             self._server.wait()
         self._output.close()
         self._server = self._control = None
 
     def __repr__(self) -> str:
         pid = self._server.pid if self._server is not None else None
-        return f"<ProcessLauncher of {self.owner}: forkserver pid {pid}>"
+        return f"<ProcessLauncher of {self.owner}: guard pid {pid}>"

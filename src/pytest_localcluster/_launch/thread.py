@@ -34,6 +34,9 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 class ThreadLauncher:
     """Starts tasks as threads; it holds nothing itself."""
 
+    def prepare(self) -> None:
+        """There is nothing to start ahead."""
+
     def launch(self, entry: Entry, log: TaskLog) -> _ThreadProcess:
         """Start a thread; the task comes up in it while this one goes on."""
         return _ThreadProcess(entry, log)
