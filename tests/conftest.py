@@ -68,14 +68,16 @@ def seen(request: pytest.FixtureRequest, first_seen: dict[Living, str]) -> Itera
 
 
 def _living() -> set[Living]:
-    """Return all threads, and all processes below this one but those that fork tasks.
+    """Return all threads, and all processes below this one but guards and those that fork tasks.
 
-    The forkservers are started when first needed, and end with the run.
+    Those are started when first needed, and end with the run: they are a guard, and its child.
     """
     processes = set()
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            processes.update(child.children(recursive=True))
-            if "pytest_localcluster" not in " ".join(child.cmdline()):
-                processes.add(child)
+            if "pytest_localcluster._launch.guard" not in " ".join(child.cmdline()):
+                processes |= {child, *child.children(recursive=True)}
+                continue
+            for forkserver in child.children():
+                processes.update(forkserver.children(recursive=True))
     return processes | set(threading.enumerate())
