@@ -73,13 +73,19 @@ class ChildProcess:
             self._read_status()
             if self._status is None:
                 return self._records[1] if len(self._records) == 2 else None
-            if not _readable(self._status, deadline):
+            if self._is_a_parents() or not _readable(self._status, deadline):
                 return None
+
+    def _is_a_parents(self) -> bool:
+        """Tell whether this is a fork of the test process: it must not read what is for that."""
+        return self._launcher.owner != os.getpid()
 
     def _read_status(self) -> None:
         """Take in what the status pipe holds; do not wait."""
         with self._reading:
-            if self._status is None or not _readable(self._status, Deadline(0)):
+            if self._status is None or self._is_a_parents():
+                return
+            if not _readable(self._status, Deadline(0)):
                 return
             data = os.read(self._status, 2 * STATUS.size)
             self._records.extend(record for (record,) in STATUS.iter_unpack(data))
