@@ -83,7 +83,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def _end_forkservers(config: pytest.Config) -> None:
     # Not for a pytest inside of a test: the outer one may have clusters.
-    for name in ("process", "shelter"):
+    for name in ("shelter", "process"):  # the folder first: guards go with their forkservers
         module = sys.modules.get(f"{__package__}._launch.{name}")
         if module is not None and config.stash[_PREVIOUS] is None:
             module.shutdown()

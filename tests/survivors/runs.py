@@ -50,12 +50,21 @@ def _tag(process: psutil.Process) -> str:
 class Run:
     """A run of ``suite``, which imports ``zoo`` and tells how far it is.
 
+    Args:
+        folder: where it runs.
+        suite: the text of its test module.
+        args: the options of its pytest.
+        ahead: the text of a module ``ahead``, which it can have imported by the forkserver.
+        environ: what else is in its environment.
+
     Attributes:
         process: the run's pytest.
         temporary: its directory for temporary files.
     """
 
-    def __init__(self, folder: Path, suite: str, *args: str, **environ: str) -> None:
+    def __init__(
+        self, folder: Path, suite: str, *args: str, ahead: str = "", **environ: str
+    ) -> None:
         self._folder = folder
         self._tag = str(folder)
         self._known: dict[psutil.Process, int] = {}  # by identity; with what tells of their ends
@@ -68,6 +77,7 @@ class Run:
             "addopts = -p no:cacheprovider -p no:hypothesispytest\n"
         )
         (folder / "test_suite.py").write_text(f"from tests.survivors.zoo import *\n{suite}")
+        (folder / "ahead.py").write_text(ahead)
         os.mkfifo(folder / "reached")
         self._reached = os.open(folder / "reached", os.O_RDWR)  # does not wait for a writer
         self._resources.callback(os.close, self._reached)

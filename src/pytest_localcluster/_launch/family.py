@@ -35,6 +35,7 @@ __all__ = [
     "die_with_parent",
     "kill",
     "kill_all",
+    "kill_group",
     "watch",
 ]
 
@@ -91,9 +92,15 @@ def _parent(pid: int) -> int:
 
 def kill(pid: int) -> None:
     """Kill a child, with the process group that it leads."""
-    for send in (os.killpg, os.kill):  # it may not lead a group
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            send(pid, signal.SIGKILL)
+    kill_group(pid)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)  # it may not lead a group
+
+
+def kill_group(pid: int) -> None:
+    """Kill the process group that a child leads or led; its number is taken while one is in it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def kill_all(known: Collection[int], deadline: Deadline) -> bool:

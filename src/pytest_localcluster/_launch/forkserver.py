@@ -164,6 +164,8 @@ class _Forkserver:
 
     def end(self) -> None:
         """Take all tasks along, with all that they have started."""
+        if os.getppid() == self.guard:
+            os.kill(self.guard, signal.SIGCONT)  # should somebody have stopped it: it ends as well
         family.kill_all(self.tasks, Deadline(family.PATIENCE))
         os._exit(0)
 
@@ -177,6 +179,8 @@ def _reaped(tasks: Collection[int]) -> Iterator[tuple[int, int]]:
             family.kill(pid)  # while it is a zombie, nobody else can have its number
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
+            if not hasattr(os, "waitid"):
+                family.kill_group(ended)  # nobody can have got its number as long as one is in it
             yield pid, os.waitstatus_to_exitcode(status)
 
 

@@ -185,6 +185,7 @@ class ProcessLauncher:
     def _close(self) -> None:
         if self._server is None:
             return
+        shelter.dismiss(self._server)
         assert self._control is not None
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)  # a fork of this process may have it open too

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import IO
 
-__all__ = ["new_folder", "shutdown", "start_guard"]
+__all__ = ["dismiss", "new_folder", "shutdown", "start_guard"]
 
 _BOOT = (
     "import json, sys; options = json.loads(sys.argv[1]); sys.path[:] = options.pop('path'); "
@@ -89,6 +89,17 @@ def start_guard(
         )
         shelter.guards.append(guard)
         return guard
+
+
+def dismiss(guard: subprocess.Popen[bytes]) -> None:
+    """Have another guard for the folder, if there is one: this one is about to be ended."""
+    with _lock:
+        shelter = _shelter
+        if shelter is None or guard not in shelter.guards:
+            return
+        shelter.guards.remove(guard)
+        if shelter.path.exists() and not shelter.is_guarded():
+            shelter.lone = start_guard()
 
 
 def new_folder() -> Path:
