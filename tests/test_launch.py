@@ -64,7 +64,8 @@ def broken() -> None:
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_an_exception_while_starting(launcher: str) -> None:
-    cluster = LocalCluster(workers=1, ps=1, launcher=launcher, runtime=Runtime(broken))
+    runtime = Runtime(broken, only=Task("worker", 0))
+    cluster = LocalCluster(workers=1, ps=1, launcher=launcher, runtime=runtime)
     with pytest.raises(StartError, match="did not start: LookupError: no such model") as caught:
         cluster.start()
     assert caught.value.task == "/job:worker/task:0"
@@ -151,17 +152,39 @@ def test_a_preloaded_module_that_hangs_is_named(
 
 
 @pytest.mark.usefixtures("warm")
-def test_anothers_death_tells_more_than_waiting() -> None:
-    def act() -> None:
-        from pytest_localcluster import current_task
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_death_is_told_at_once_whoever_else_hangs(launcher: str) -> None:
+    hanging = threading.Event()
+    runtimes = {"worker": Runtime(hanging.wait), "ps": Runtime(broken)}
+    if launcher == "process":  # an event of this process would not be heard there
+        runtimes["worker"] = Runtime(lambda: threading.Event().wait())
+    # Nobody waits for the deadline: it is beyond what this test may take.
+    cluster = LocalCluster(runtime=runtimes, start_timeout=600.0, launcher=launcher)
+    expected = StartError if launcher == "process" else StopError  # a thread stays behind
+    with pytest.raises(expected) as caught:
+        cluster.start()
+    error = caught.value if launcher == "process" else caught.value.__context__
+    assert "/job:ps/task:0 did not start: LookupError: no such model" in str(error)
+    hanging.set()
 
-        del current_task
+
+@pytest.mark.usefixtures("warm")
+def test_a_task_that_dies_when_it_serves_ends_the_start_of_others(tmp_path: Path) -> None:
+    def die_later() -> None:
+        threading.Thread(target=lambda: (opened.read_text(), os._exit(9))).start()
+
+    def hang() -> None:
+        opened.write_text("the other one serves, or is about to")
         threading.Event().wait()
 
-    runtimes = {"worker": Runtime(act), "ps": Runtime(broken)}
-    cluster = LocalCluster(runtime=runtimes, start_timeout=2.0)
-    with pytest.raises(StartError, match="/job:ps/task:0 did not start: LookupError"):
+    opened = tmp_path / "fifo"
+    os.mkfifo(opened)
+    runtimes = {"worker": Runtime(die_later), "ps": Runtime(hang)}
+    cluster = LocalCluster(runtime=runtimes, start_timeout=600.0)
+    with pytest.raises(StartError, match="did not start: it exited with status 9") as caught:
         cluster.start()
+    assert caught.value.task == "/job:worker/task:0"
+    assert cluster.workers[0].unexpected_death() is None, "the error has told of it"
 
 
 def test_a_refused_bind_is_tried_once_more_with_fresh_ports(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from . import _held
 from ._channel import close_all, renew_all
 from ._clock import Deadline, now
 from ._config import ClusterConfig
 from ._exit import forget, stop_at_exit
-from ._life import end_all, wait_all_ready
+from ._lives import end_all, wait_all_ready
 from ._observer import observer
 from ._results import failure, gather
 from ._server import Server
@@ -126,7 +127,9 @@ class LocalCluster:
             return self
 
     def _start(self) -> None:
-        with ExitStack() as undo:
+        self._held = _held.hold(repr(self))
+        with ExitStack() as undo, _held.owned_by(self._held):
+            undo.callback(self._held.give_back)
             undo.callback(setattr, self, "_open", None)
             watcher = observer()
             self._spec, places = lease_places(self.config, self._runtimes, self._token, undo)
@@ -142,12 +145,12 @@ class LocalCluster:
             for server in self.servers:
                 undo.callback(close_all, server.address)
             self._open = undo
-            deadline = self._start_deadline()
-            for server in self.servers:
-                server._life.launch()
+            deadline, lives = self._start_deadline(), [server._life for server in self.servers]
+            for life in lives:
+                life.launch(deadline)
             if watcher is not None:
                 watcher.launched(self)
-            wait_all_ready([server._life for server in self.servers], deadline)
+            wait_all_ready(lives, deadline)
             self._open = undo.pop_all()
         self._owner = os.getpid()
         stop_at_exit(self)
@@ -155,8 +158,7 @@ class LocalCluster:
     def _start_deadline(self) -> Deadline:
         seconds = self.config.start_timeout
         if seconds is None:
-            timeouts = [runtime.start_timeout for runtime in self._runtimes.values()]
-            seconds = max(timeouts, default=10)
+            seconds = max((r.start_timeout for r in self._runtimes.values()), default=10)
         return Deadline(seconds)
 
     def stop(self) -> None:
@@ -179,8 +181,8 @@ class LocalCluster:
                 self.stop_seconds = now() - began
 
     def _end(self) -> None:
-        lives = [server._life for server in reversed(self.servers)]  # the last started goes first
-        end_all(lives, Deadline(self.config.stop_timeout / 2))
+        # The last started goes first.
+        end_all([server._life for server in reversed(self.servers)], self.config.stop_timeout)
 
     def __enter__(self) -> Self:
         return self.start() if self._open is None else self
@@ -196,8 +198,8 @@ class LocalCluster:
     def _check_running(self, verb: str) -> ExitStack:
         """Return what is undone at the stop, in reverse order; ClusterError if it is stopped."""
         if self._open is None:
-            what = f"this cluster is not running, and cannot {verb}"
-            raise ClusterError(what, remedy="start() it first")
+            message = f"this cluster is not running, and cannot {verb}"
+            raise ClusterError(message, remedy="start() it first")
         return self._open
 
     def session(self, task: str | Task | Server = "/job:worker/task:0", **options: Any) -> Session:

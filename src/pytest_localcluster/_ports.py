@@ -22,9 +22,12 @@ import os
 import re
 import socket
 import threading
+import weakref
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Self
 
+from . import _held
 from .errors import PortError
 
 if TYPE_CHECKING:
@@ -53,6 +56,13 @@ class PortLease:
         self._holder: socket.socket | None = holder
         self._picked = picked
         self._released = False
+        owner = _held.owner()
+        dropped = None if owner is not None else partial(_is_dropped, weakref.ref(self))
+        self._held = _held.hold(
+            f"the lease of port {port}",
+            alive=dropped,
+            remedy="release() it, use it in a with statement, or take the fixture lease_port",
+        )
 
     @property
     def held(self) -> bool:
@@ -87,6 +97,7 @@ class PortLease:
         if self._released:
             return
         self._released = True
+        self._held.give_back()
         if self._holder is not None:
             self._holder.close()
             self._holder = None
@@ -107,6 +118,11 @@ class PortLease:
     def __repr__(self) -> str:
         state = "released" if self._released else "held" if self.held else "handed over"
         return f"<PortLease {self.address}: {state}>"
+
+
+def _is_dropped(lease: weakref.ref[PortLease]) -> bool:
+    # Whoever still has it may mean to; a lease that nobody can release any more is lost.
+    return lease() is None
 
 
 def lease_port() -> PortLease:

@@ -7,9 +7,11 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import _held
 from ._channel import open_channel
 from ._clock import Deadline
 from ._life import Life, State
+from ._lives import end_all, wait_all_ready
 from ._results import Result, gather
 from .errors import ServerExited, SpecError, UnsupportedError
 
@@ -68,7 +70,7 @@ class Server:
         With the TensorFlow runtime it is TensorFlow's own message.
         """
         place = self._life.place
-        message: ServerDef = place.runtime.server_def(place.assignment.server_def)
+        message: ServerDef = place.runtime.server_def(place.server_def)
         return message
 
     @property
@@ -128,9 +130,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop the task; its address stays its own. Idempotent."""
-        deadline = Deadline(self.cluster.config.stop_timeout / 2)
-        self._life.ask_to_stop()
-        self._life.finish(deadline)
+        end_all([self._life], self.cluster.config.stop_timeout)
 
     def restart(self) -> None:
         """Stop the task if it runs, start it again at the same address, return when it is ready.
@@ -142,8 +142,10 @@ class Server:
         with self.cluster._lock:
             self.stop()
             self._life.place.lease.take_back()
-            self._life.launch()
-            self._life.wait_ready(self.cluster._start_deadline())
+            deadline = self.cluster._start_deadline()
+            with _held.owned_by(self.cluster._held):
+                self._life.launch(deadline)
+            wait_all_ready([self._life], deadline)
             self.cluster._restarted(self)
 
     def kill(self, signal: int = signals.SIGKILL) -> None:
@@ -217,7 +219,7 @@ class Server:
         """
         self._life.living("read variables of")
         timeout = self.cluster._start_deadline().seconds
-        assignment, runtime, _, _ = self._life.place
+        assignment, runtime, *_ = self._life.place
         return dict(runtime.variables(self.address, assignment.token, timeout))
 
     def _check_takes_sessions(self) -> None:

@@ -28,7 +28,16 @@ from typing import TYPE_CHECKING
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.child import Child
-from pytest_localcluster._launch.wire import DUMP_SIGNAL, LAUNCH, REQUEST, STATUS, read_exactly
+from pytest_localcluster._launch.wire import (
+    DONE,
+    DUMP_SIGNAL,
+    LATE,
+    LAUNCH,
+    PING,
+    REQUEST,
+    STATUS,
+    read_exactly,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
 _STRAY_SECONDS = 0.5
 """How long to wait for what a dead task has left, should it not be possible to kill that."""
 
+_STOP_SECONDS = 2.0  # for the threads of a suspended task to stop: only the kernel can hold one up
 _GROUP_SIGNALS = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
 
 
@@ -109,6 +119,8 @@ class _Forkserver:
             return
         if kind == LAUNCH:
             self.launch(*pickle.loads(request), *fds)
+        elif kind == PING:
+            self.control.send(DONE)
         else:
             self.signal(*pickle.loads(request))
 
@@ -135,10 +147,10 @@ class _Forkserver:
 
     def signal(self, number: int, signum: int) -> None:
         pid = self.pids.get(number)
-        if pid is not None:
-            _send_signal(pid, signum)
+        done = pid is None or _send_signal(pid, signum)
         if signum == signal.SIGSTOP:
-            self.control.send(b"\0")  # whoever suspends a task goes on when it does nothing more
+            # Whoever suspends a task goes on when it does nothing more.
+            self.control.send(DONE if done else LATE)
 
     def reap(self, wakeup: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -184,19 +196,22 @@ def _reaped(tasks: Collection[int]) -> Iterator[tuple[int, int]]:
             yield pid, os.waitstatus_to_exitcode(status)
 
 
-def _send_signal(pid: int, signum: int) -> None:
+def _send_signal(pid: int, signum: int) -> bool:
+    """Send a signal; for SIGSTOP, tell whether no thread of the process runs any more."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if signum in _GROUP_SIGNALS:
             with contextlib.suppress(ProcessLookupError):  # not the leader of a group yet
                 os.killpg(pid, signum)
         if signum not in _GROUP_SIGNALS or signum == signal.SIGKILL:
             os.kill(pid, signum)
-        if signum == signal.SIGSTOP:
-            _wait_stopped(pid)
+        if signum == signal.SIGSTOP and hasattr(os, "waitid"):
+            return poll(partial(_has_stopped, pid), Deadline(_STOP_SECONDS), interval=0.0002)
+    return True
 
 
-def _wait_stopped(pid: int) -> None:
-    """Wait until no thread of the process runs any more."""
-    if hasattr(os, "waitid"):
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+def _has_stopped(pid: int) -> bool:
+    try:
+        flags = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
+        return os.waitid(os.P_PID, pid, flags) is not None
+    except ChildProcessError:
+        return True

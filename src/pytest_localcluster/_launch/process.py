@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING
 from .. import _pickling
 from .._clock import Deadline
 from .._logs import settle
-from . import shelter
+from ..errors import ClusterError
+from . import reports, shelter
 from .handle import ChildProcess
-from .wire import DUMP_SIGNAL, LAUNCH, REQUEST
+from .wire import DONE, DUMP_SIGNAL, LAUNCH, PING, REQUEST, readable, send_all
 
 if TYPE_CHECKING:
     from .._logs import TaskLog
@@ -48,6 +50,10 @@ _ENVIRONMENT = {
     "GRPC_DNS_RESOLVER": "native",
 }
 """What the forkserver has in its environment; its tasks get the test process's own."""
+
+_ANSWER = 5.0
+"""Seconds that a forkserver which has imported everything has for a request: it needs microseconds,
+but a task that it is told to suspend may take its time, and the machine may be busy."""
 
 _Key = tuple[tuple[str, ...], frozenset[tuple[str, str]]]
 _launchers: dict[_Key, ProcessLauncher] = {}
@@ -114,32 +120,70 @@ class ProcessLauncher:
             sent.callback(os.close, status_end)
             output = log.open()
             sent.callback(os.close, output)
-            self.request(LAUNCH, (number, payload), [theirs.fileno(), output, status_end])
+            fds = [theirs.fileno(), output, status_end]
+            try:
+                self.request(LAUNCH, (number, payload), fds, deadline=entry.deadline)
+            except TimeoutError:
+                # It is still importing, and its socket is full of requests.
+                stacks, last = self.dump_stacks(), self.said().rstrip().rpartition("\n")[2]
+                self.abandon()
+                raise reports.start_timeout(
+                    entry.context,
+                    None,
+                    entry.deadline.seconds or 0.0,
+                    last,
+                    reports.with_source(stacks),
+                ) from None
             failed.pop_all()
         return ChildProcess(self, number, entry, log, ours, status)
 
     def request(
-        self, kind: int, request: object, fds: Sequence[int] = (), *, acknowledged: bool = False
-    ) -> None:
-        """Send a request to the forkserver; one is started for a launch if none runs."""
+        self,
+        kind: int,
+        request: object,
+        fds: Sequence[int] = (),
+        *,
+        acknowledged: bool = False,
+        deadline: Deadline | None = None,
+    ) -> bytes:
+        """Send a request to the forkserver; one is started for a launch if none runs.
+
+        Returns:
+            The answer, if one is wanted and there is somebody to give it.
+
+        Raises:
+            TimeoutError: it took no request by the deadline, if one was given.
+            ClusterError: it took none, or gave no answer, in the time that it has without one.
+        """
         data = pickle.dumps(request)
+        by = Deadline(_ANSWER) if deadline is None else deadline
         with self._lock:
             try:
                 if self._control is None:
                     raise BrokenPipeError
-                self._send(kind, data, fds)
-                if acknowledged:
-                    self._control.recv(1)
+                self._send(kind, data, fds, by)
+                if not acknowledged:
+                    return DONE
+                if not readable(self._control.fileno(), by):
+                    raise TimeoutError
+                return self._control.recv(1)
             except (BrokenPipeError, ConnectionResetError):
                 # None runs, or it is dead, and then its tasks are too.
                 if kind == LAUNCH:
                     self._start()
-                    self._send(kind, data, fds)
+                    self._send(kind, data, fds, by)
+                return DONE
+            except TimeoutError:
+                if deadline is not None:
+                    raise
+                pid = self._server.pid if self._server is not None else None
+                said = self.said()
+                self._abandon()
+                raise reports.hung(pid, _ANSWER, said) from None
 
-    def _send(self, kind: int, data: bytes, fds: Sequence[int]) -> None:
+    def _send(self, kind: int, data: bytes, fds: Sequence[int], deadline: Deadline) -> None:
         assert self._control is not None
-        socket.send_fds(self._control, [REQUEST.pack(kind, len(data))], fds)
-        self._control.sendall(data)
+        send_all(self._control, REQUEST.pack(kind, len(data)) + data, deadline, fds)
 
     def _start(self) -> None:
         self._close()
@@ -178,9 +222,18 @@ class ProcessLauncher:
     def abandon(self) -> None:
         """Kill a forkserver that does not answer; the next launch starts another."""
         with self._lock:
-            if self._server is not None:
-                self._server.terminate()  # the guard kills it, and what is below it
-            self._close()
+            self._abandon()
+
+    def abandon_if_hung(self) -> None:
+        """Kill it if it has stopped to answer."""
+        with suppress(ClusterError):
+            self.request(PING, None, acknowledged=True)
+
+    def _abandon(self) -> None:
+        if self._server is not None:
+            self._server.terminate()  # the guard kills it, and what is below it
+            self._server.send_signal(signal.SIGCONT)  # should somebody have stopped it
+        self._close()
 
     def _close(self) -> None:
         if self._server is None:
@@ -194,7 +247,8 @@ class ProcessLauncher:
             self._server.wait(2.0)
         except subprocess.TimeoutExpired:
             self._server.terminate()
-            self._server.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self._server.wait(2.0)
         self._output.close()
         self._server = self._control = None
 

@@ -7,7 +7,7 @@ import re
 import signal
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ServerExited, StartError, StartTimeout
+from ..errors import ClusterError, ServerExited, StartError, StartTimeout, UnsupportedError
 
 if TYPE_CHECKING:
     from .._context import TaskContext
@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 __all__ = [
     "describe_exit",
     "exited",
+    "hung",
     "never_ready",
+    "no_python",
+    "not_suspended",
     "start_failed",
     "start_timeout",
+    "unreadable",
     "with_source",
 ]
 
@@ -86,6 +90,52 @@ def never_ready(
         remedy="raise --cluster-start-timeout (start_timeout=), or mend the program or what "
         "ready= asks of it",
         **_where(context, pid),
+    )
+
+
+def no_python(
+    context: TaskContext, pid: int | None, program: str, function: str
+) -> UnsupportedError:
+    """Return the error for a function that a program was asked to run."""
+    return UnsupportedError(
+        f"{context.task} cannot run {function}: it is no Python",
+        status=f"its program is: {program}",
+        remedy="run it in a task of another job: runtime= can be a mapping from job to "
+        "runtime, and only jobs of a CommandRuntime are not Python",
+        task=str(context.task),
+        pid=pid,
+    )
+
+
+def not_suspended(context: TaskContext, pid: int | None) -> ClusterError:
+    """Return the error for a task that was sent SIGSTOP, and does not stop."""
+    return ClusterError(
+        f"{context.task} did not stop when it was suspended",
+        status="some thread of it is in a call of the kernel that no signal interrupts",
+        remedy="look at /proc/PID/stack; resume() it, or kill() it",
+        **_where(context, pid),
+    )
+
+
+def hung(pid: int | None, seconds: float, said: str) -> ClusterError:
+    """Return the error for a forkserver that does not answer."""
+    return ClusterError(
+        f"the process that starts the tasks did not answer within {seconds:g} s",
+        pid=pid,
+        status="it was killed, and its tasks with it",
+        evidence=said or None,
+        remedy="look what stopped it; the next start has another one",
+    )
+
+
+def unreadable(context: TaskContext, text: str) -> ClusterError:
+    """Return the error for an exception of a task's that cannot be made here again."""
+    last = text.rstrip().rpartition("\n")[2]
+    return ClusterError(
+        f"{context.task} raised what cannot be brought here: {last}",
+        task=str(context.task),
+        evidence=text,
+        remedy="raise an exception that pickle can take apart and put together again",
     )
 
 
