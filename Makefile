@@ -32,7 +32,7 @@ make_venv = $(1) -m venv $(2) 2>/dev/null || { $(1) -m venv --clear --without-pi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-oldest examples lint format types docs wheel protos bench bench-peers clean
+.PHONY: help demo test test-all test-oldest examples lint format types docs wheel protos bench bench-peers kill-moments clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -83,6 +83,9 @@ bench: $(VENV)/.installed-test ## measure; peers too, where `make bench-peers` h
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.benchmarks --peers $(PEERS_VENV)/bin/python
 
 bench-peers: $(PEERS_VENV)/.installed bench ## install TensorFlow, Dask and Ray, and measure beside them
+
+kill-moments: $(VENV)/.installed-test ## kill pytest at 100 random moments, and see who is left
+	$(BIN)/python -m tests.survivors.moments
 
 clean: ## remove what was built; the venvs too
 	rm -rf $(VENV) $(OLDEST_VENV) $(ALL_VENV) $(PROTOS_VENV) $(PEERS_VENV) $(WHEEL_VENV) docs/_build build dist

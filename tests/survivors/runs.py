@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import psutil
 
-from pytest_localcluster._clock import Deadline, now
+from pytest_localcluster._clock import Deadline, now, poll
 
 __all__ = ["TAG", "Run", "processes", "processes_below"]
 
@@ -98,9 +98,10 @@ class Run:
                     **environ,
                 },
             )
-        self._end = self._watch(self.process.pid)
+        self._end = self.watch(self.process.pid)
 
-    def _watch(self, pid: int) -> int:
+    def watch(self, pid: int) -> int:
+        """Return a descriptor that becomes readable when a process ends."""
         watch = os.pidfd_open(pid)
         self._resources.callback(os.close, watch)
         return watch
@@ -131,7 +132,7 @@ class Run:
         for one in processes(self._tag) if those is None else those:
             if one not in self._known:
                 with suppress(psutil.NoSuchProcess, ProcessLookupError):
-                    watch = self._watch(one.pid)
+                    watch = self.watch(one.pid)
                     if one.is_running():  # the descriptor is of this one, not of a successor
                         self._known[one] = watch
         return [one.pid for one in self._known]
@@ -151,6 +152,17 @@ class Run:
         for one, watch in awaited.items():
             ended, _, _ = select.select([watch], [], [], deadline.remaining())
             assert ended, f"{_describe(one)} lives on:\n{self.output()}"
+        return now() - began
+
+    def seconds_until_nothing_is_left(self) -> float:
+        """Wait for the end of pytest, and of all that is of this run, whether known or not.
+
+        Returns:
+            How long after the former nothing was left, as far as it can be told by looking.
+        """
+        select.select([self._end], [], [], 3 * SECONDS)
+        began = now()
+        poll(lambda: not self.leftovers(), Deadline(SECONDS))
         return now() - began
 
     def leftovers(self, excluded: Iterable[int] = ()) -> list[str]:

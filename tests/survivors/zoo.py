@@ -20,7 +20,17 @@ import pytest
 from pytest_localcluster import CommandRuntime, LocalCluster
 from pytest_localcluster._clock import Deadline, poll
 
-__all__ = ["at", "zoo"]
+__all__ = [
+    "DEAF_PROGRAM",
+    "CommandRuntime",
+    "LocalCluster",
+    "at",
+    "be_deaf",
+    "child_in_group",
+    "child_in_session",
+    "daemon",
+    "zoo",
+]
 
 DEAF_PROGRAM = """
 trap '' TERM
