@@ -13,6 +13,7 @@ from . import _held
 from ._channel import close_all, renew_all
 from ._clock import Deadline, now
 from ._config import ClusterConfig
+from ._context import Token
 from ._exit import forget, stop_at_exit
 from ._lives import end_all, wait_all_ready
 from ._observer import observer
@@ -71,7 +72,7 @@ class LocalCluster:
         self.stop_seconds: float | None = None
         self.log_dir = None if log_dir is None else Path(log_dir)
         self._runtimes = find_runtimes(self.config)
-        self._token = secrets.token_hex(16)
+        self._token = Token(secrets.token_hex(16))
         self._spec: ClusterSpec | None = None
         self._open: ExitStack | None = None
         self._owner = os.getpid()

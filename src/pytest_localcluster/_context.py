@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TOKEN_VARIABLE",
     "TaskContext",
+    "Token",
     "address_of",
     "become",
     "current_task",
@@ -29,6 +30,15 @@ __all__ = [
 
 TOKEN_VARIABLE = "PYTEST_LOCALCLUSTER_TOKEN"
 """Carries a cluster's token to its tasks and to subprocesses started with ``cluster.environ()``."""
+
+
+class Token(str):
+    """A cluster's token, which shows itself in no repr: reports print those of all locals."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<the token of a cluster>"
 
 
 @dataclass(frozen=True)
