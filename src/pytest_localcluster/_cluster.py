@@ -15,12 +15,12 @@ from ._clock import Deadline, now
 from ._config import ClusterConfig
 from ._context import Token
 from ._exit import forget, stop_at_exit
+from ._faults import Faults, lay_links
 from ._lives import end_all, wait_all_ready
 from ._observer import observer
 from ._results import failure, gather
 from ._server import Server
 from ._setup import client_environment, find_runtimes, lease_places, open_logs
-from ._spec import ClusterSpec, Task
 from .errors import ClusterError, PortError, ServerExited, SpecError, StartError
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._client import Session
+    from ._life import Life
+    from ._spec import ClusterSpec, Task
 
 __all__ = ["LocalCluster"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
@@ -35,7 +37,7 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 T = TypeVar("T")
 
 
-class LocalCluster:
+class LocalCluster(Faults):
     """A cluster of tasks on this machine; a context manager that starts and stops it.
 
     Args:
@@ -133,20 +135,21 @@ class LocalCluster:
             undo.callback(self._held.give_back)
             undo.callback(setattr, self, "_open", None)
             watcher = observer()
-            self._spec, places = lease_places(self.config, self._runtimes, self._token, undo)
+            self._spec, places, links = lease_places(self.config, self._runtimes, self._token, undo)
             if self.log_dir is None and watcher is not None:
                 self.log_dir = watcher.log_dir(self)
             logs = open_logs(self.config.tasks(), self.log_dir, undo)
             self.servers = [
                 Server(self, place, log) for place, log in zip(places, logs, strict=True)
             ]
+            self._net = lay_links(self, links, self._spec, logs, undo)
             if watcher is not None:
                 undo.callback(watcher.stopped, self)
             undo.callback(self._end)
             for server in self.servers:
                 undo.callback(close_all, server.address)
             self._open = undo
-            deadline, lives = self._start_deadline(), [server._life for server in self.servers]
+            deadline, lives = self._start_deadline(), self._lives()
             for life in lives:
                 life.launch(deadline)
             if watcher is not None:
@@ -182,8 +185,10 @@ class LocalCluster:
                 self.stop_seconds = now() - began
 
     def _end(self) -> None:
-        # The last started goes first.
-        end_all([server._life for server in reversed(self.servers)], self.config.stop_timeout)
+        end_all(self._lives()[::-1], self.config.stop_timeout)  # the last started goes first
+
+    def _lives(self) -> list[Life]:
+        return [server._life for server in (*self._net.servers, *self.servers)]
 
     def __enter__(self) -> Self:
         return self.start() if self._open is None else self
@@ -219,17 +224,6 @@ class LocalCluster:
         server._check_takes_sessions()
         return Session(server.target, **options)
 
-    def _find(self, task: str | Task | Server) -> Server:
-        self._check_running("look up a task")
-        wanted = Task.parse(task) if isinstance(task, str) else task
-        for server in self.servers:
-            if wanted in (server, server.task):
-                return server
-        names = ", ".join(str(server.task) for server in self.servers)
-        raise SpecError(
-            f"this cluster has no task {wanted}", remedy=f"its tasks are {names or 'none'}"
-        )
-
     def run(
         self,
         fn: Callable[..., T],
@@ -253,12 +247,13 @@ class LocalCluster:
     def reset(self) -> None:
         """Bring every task's server back to the state just after start.
 
-        Sessions open themselves again; what they had left on the tasks is gone. A task that is
-        dead, suspended or busy is restarted. What functions changed in a task's interpreter
-        (its environment, directory, modules) stays as it is: restart() begins that anew.
+        Faults between them are healed. Sessions open themselves again; what they had left on the
+        tasks is gone. A task that is dead, suspended or busy is restarted. What functions changed
+        in a task's interpreter (its environment, directory, modules) stays: restart() begins anew.
         """
         self._check_running("reset")
         with self._lock:
+            self._net.heal()
             futures = {server: server._life.reset() for server in self.servers}
             error = failure({s: f for s, f in futures.items() if f}, self._start_deadline())
             if error is not None:
@@ -278,7 +273,8 @@ class LocalCluster:
 
     def _restarted(self, server: Server) -> None:
         """Have the others, and our sessions, forget what they knew of a task that began anew."""
-        renew_all(server.address)
+        for address in (server.address, *self._net.leading_to(server.task)):
+            renew_all(address)
         others = [other for other in self.servers if other is not server]
         futures = {other: other._life.forget(server.task) for other in others}
         error = failure({s: f for s, f in futures.items() if f}, self._start_deadline())
