@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import textwrap
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,47 +216,6 @@ def test_the_forkserver_is_replaced_when_it_dies() -> None:
         assert cluster.workers[0].join(10) == -signal.SIGKILL
     with LocalCluster(workers=1, ps=0, runtime=Runtime()) as cluster:
         assert cluster.workers[0].is_alive()
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(3)", "sys.exit(0)", "1/0"])
-def test_nobody_survives_the_test_process(tmp_path: Path, end: str) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(
-        textwrap.dedent(
-            f"""
-            import os, subprocess, sys, tempfile
-            from pytest_localcluster import LocalCluster
-            cluster = LocalCluster(workers=2, ps=1).start()
-            child = cluster.ps[0].run(lambda: subprocess.Popen(["sleep", "1000"]).pid)
-            cluster.workers[0].suspend()
-            from pytest_localcluster._launch import process
-            (launcher,) = process._launchers.values()
-            print(cluster.servers[0].log.path.parent)
-            print(launcher._server.pid, child, *[server.pid for server in cluster.servers])
-            sys.stdout.flush()
-            {end}
-            """
-        )
-    )
-    import subprocess
-
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    folder, *numbers = done.stdout.split()
-    pids = [int(pid) for pid in numbers]
-    assert len(pids) == 5, done.stderr
-    for pid in pids:
-        try:
-            watch = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        import select
-
-        try:
-            assert select.select([watch], [], [], 5)[0], f"{pid} lives on"
-        finally:
-            os.close(watch)
-    assert not Path(folder).exists()
 
 
 def test_reports_name_signals_and_statuses() -> None:

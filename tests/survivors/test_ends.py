@@ -223,3 +223,19 @@ def test_it(shown, n):
         assert [port for port in told["ports"] if listens(port)] == []
     run.process.wait()
     assert run.leftovers() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_controller_of_xdist_is_ended(
+    start: Start, record: Record, number: signal.Signals
+) -> None:
+    run = start(SUITE + "def test_it(shown): wait()", "-n1")
+    told = run.reached("zoo")
+    family = [one.pid for one in processes_below(told["pid"])]
+    run.note()
+    run.go(told)
+    run.process.send_signal(number)
+    # A worker notices in its own time; a second after that, nothing of it is there.
+    record(run.seconds_until_nobody_is_left(family))
+    run.process.wait()
+    assert run.leftovers() == []
