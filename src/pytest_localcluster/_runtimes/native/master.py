@@ -99,8 +99,7 @@ class Master(MasterServiceServicer):
         config = request.config if request.HasField("config") else self._config
         placer = Placer(self.task, self._spec, config.device_filters)
         handle = secrets.token_hex(8)
-        own = self._addresses[self.task]
-        session = Session(handle, config, placer, own, self.address_of)
+        session = Session(handle, config, placer, str(self.task))
         session.extend(request.graph_def)
         with self._lock:
             self._sessions[handle] = session

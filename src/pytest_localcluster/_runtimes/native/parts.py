@@ -60,14 +60,14 @@ class Operation:
 
 @dataclass(slots=True)
 class Arrival:
-    """What comes from outside: where it goes, who waits for it, and the address that has it.
+    """What comes from outside: where it goes, who waits for it, and which task has it, by name.
 
-    The address is None of what is fed, and empty of what the master brings while the part runs.
+    That is None of what is fed, and empty of what the master brings while the part runs.
     """
 
     slot: int
     after: list[int]
-    address: str | None
+    holder: str | None
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class Part:
 
     Attributes:
         session: the handle of the session that it belongs to.
-        master: the address of the master that runs it.
+        master: the name of the task whose master runs it.
         operations: in no order.
         arrivals: by key.
         fetches: the slots that the master wants.
@@ -115,8 +115,8 @@ def compile_part(
     sources: dict[str, int] = {}
     slots = 0
     arrivals: dict[str, Arrival] = {}
-    for key, address in [*((key, None) for key in request.feed), *request.recv.items()]:
-        arrivals[key] = Arrival(slots, [], address)
+    for key, holder in [*((key, None) for key in request.feed), *request.recv.items()]:
+        arrivals[key] = Arrival(slots, [], holder)
         slots += 1
     for index, node in enumerate(request.graph_def.node):
         perform = _perform(node, variables, request.container, devices[node.name], constant)

@@ -11,7 +11,7 @@ from ..._channel import open_channel, token_metadata
 from ..._proto.worker_pb2 import RecvTensorRequest
 from ..._proto.worker_pb2_grpc import WorkerServiceStub
 from ..._tensors import value_from_chunks, value_from_proto
-from ...errors import OpError, UnavailableError
+from ...errors import InvalidArgumentError, OpError, UnavailableError
 from .statuses import StepFailed, error_of
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ class Peers:
     """
 
     def __init__(self, spec: ClusterSpec, token: str) -> None:
-        addresses = spec.as_dict()
-        self._names = {addresses[task.job][task.index]: str(task) for task in spec.tasks}
+        self._addresses = {
+            str(task): spec.task_address(task.job, task.index) for task in spec.tasks
+        }
+        self._names = {address: name for name, address in self._addresses.items()}
         self._metadata = token_metadata(token)
         self._lock = threading.Lock()
         self._open: dict[str, tuple[grpc.Channel, Any]] = {}
@@ -77,6 +79,17 @@ class Peers:
             return value_from_chunks(stream)
         except (grpc.RpcError, ValueError) as error:
             raise self._failed(address, channel, error) from None
+
+    def find(self, name: str) -> str:
+        """Return the address of the task of that name, which each task may see at another one.
+
+        Raises:
+            InvalidArgumentError: there is no such task.
+        """
+        address = self._addresses.get(name)
+        if address is None:
+            raise InvalidArgumentError(f"there is no task {name!r} in this cluster")
+        return address
 
     def name(self, address: str) -> str:
         """Return the task at ``address``, for messages."""

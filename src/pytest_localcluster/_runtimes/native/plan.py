@@ -69,7 +69,6 @@ def make_plan(
     signature: Signature,
     placer: Placer,
     new_request: Callable[[], RegisterGraphRequest],
-    address: Callable[[Task], str],
 ) -> Plan:
     """Make the plan for one kind of step.
 
@@ -78,7 +77,6 @@ def make_plan(
         signature: the kind of step.
         placer: where operations go.
         new_request: makes the request that registers a part, but for its graph.
-        address: of a task.
 
     Raises:
         InvalidArgumentError: a name is not in the graph, a placeholder is not fed, operations wait
@@ -105,7 +103,7 @@ def make_plan(
         copy.device = device
     copied: set[tuple[Task, str]] = set()
     for node in needed:
-        _connect(node, nodes, places, parts, fed, copied, address)
+        _connect(node, nodes, places, parts, fed, copied)
 
     order = {task: index for index, task in enumerate(parts)}
     wanted: list[tuple[str, tuple[int, int] | None]] = []
@@ -118,7 +116,7 @@ def make_plan(
         if fetch not in fetched:
             fetched.append(fetch)
         wanted.append((fetch, (order[task], list(fetched).index(fetch))))
-    take_shortcuts(parts, placer.master, address)
+    take_shortcuts(parts, placer.master)
     return Plan(list(parts.values()), wanted)
 
 
@@ -182,7 +180,6 @@ def _connect(
     parts: Mapping[Task, PartPlan],
     fed: frozenset[str],
     copied: set[tuple[Task, str]],
-    address: Callable[[Task], str],
 ) -> None:
     """Have a node's inputs come to its part: from the feeds, or from the tasks that have them."""
     here, _ = places[node.name]
@@ -204,7 +201,7 @@ def _connect(
                 copy.CopyFrom(nodes[source])
                 copy.device = host_device(here)
             continue
-        request.recv[key] = address(there)
+        request.recv[key] = str(there)
         parts[there].request.send.append(key)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..._proto.worker_pb2 import RegisterGraphRequest
@@ -30,8 +29,7 @@ class Session:
         handle: its name.
         config: how it behaves.
         placer: where its operations go.
-        master: the address of its master.
-        address: returns that of a task.
+        master: the name of its master's task.
     """
 
     def __init__(
@@ -40,7 +38,6 @@ class Session:
         config: ConfigProto,
         placer: Placer,
         master: str,
-        address: Callable[[Task], str],
     ) -> None:
         self.handle = handle
         self.config = config
@@ -49,7 +46,6 @@ class Session:
         self.closed = False  # by its client
         self.unused: list[PartPlan] = []  # to be taken back from their tasks
         self._master = master
-        self._address = address
         self._lock = threading.Lock()
         self._nodes: dict[str, NodeDef] = {}
         self._plans: dict[Signature, Plan] = {}
@@ -89,9 +85,7 @@ class Session:
         with self._lock:
             plan = self._plans.pop(signature, None)
             if plan is None:
-                plan = make_plan(
-                    self._nodes, signature, self.placer, self._new_request, self._address
-                )
+                plan = make_plan(self._nodes, signature, self.placer, self._new_request)
                 if len(self._plans) >= _PLANS:
                     oldest = self._plans.pop(next(iter(self._plans)))
                     self.unused += oldest.parts

@@ -10,7 +10,7 @@ any two tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,23 +21,20 @@ if TYPE_CHECKING:
 __all__ = ["take_shortcuts"]
 
 
-def take_shortcuts(
-    parts: Mapping[Task, PartPlan], master: Task, address: Callable[[Task], str]
-) -> None:
+def take_shortcuts(parts: Mapping[Task, PartPlan], master: Task) -> None:
     """Have what can travel with the master's calls do so, in a plan that is complete without.
 
     Args:
         parts: of the plan; changed.
         master: the master's task.
-        address: of a task.
     """
     here = parts.get(master)
     if here is None:
         return
     for task, part in parts.items():
         if task != master:
-            given = [key for key, there in part.request.recv.items() if there == address(master)]
-            taken = [k for k, there in here.request.recv.items() if there == address(task)]
+            given = [key for key, there in part.request.recv.items() if there == str(master)]
+            taken = [k for k, there in here.request.recv.items() if there == str(task)]
             if given and _all_wait_for(given, part.request):
                 _hand(given, here, part)
             if taken and _nothing_else_in(part.request, taken):

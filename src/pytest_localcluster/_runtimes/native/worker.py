@@ -48,7 +48,6 @@ class Worker(WorkerServiceServicer):
     Args:
         site: where steps run.
         peers: the other tasks.
-        address: this task's own.
         devices: what this task has.
         incarnation: a number that tells this start of the task from others.
         stored: returns what a client sent ahead to this task's master.
@@ -58,7 +57,6 @@ class Worker(WorkerServiceServicer):
         self,
         site: Site,
         peers: Peers,
-        address: str,
         devices: Sequence[str],
         incarnation: int,
         stored: Callable[[str], Any],
@@ -66,7 +64,6 @@ class Worker(WorkerServiceServicer):
         self._site = site
         self._steps = site.steps
         self._peers = peers
-        self._address = address
         self._devices = list(devices)
         self._incarnation = incarnation
         self._stored = stored
@@ -149,7 +146,9 @@ class Worker(WorkerServiceServicer):
             for feed in request.feed:
                 if feed.value.WhichOneof("kind") == "stored":
                     left = timeout.remaining()
-                    value = self._peers.pull(part.master, step_id, feed.value.stored, left)
+                    value = self._peers.pull(
+                        self._peers.find(part.master), step_id, feed.value.stored, left
+                    )
                 else:
                     value = value_from_proto(feed.value)
                 feeds[feed.name] = value
@@ -184,7 +183,8 @@ class Worker(WorkerServiceServicer):
             StepFailed: there is no such part any more.
         """
 
-        def pull(address: str, key: str) -> Any:
+        def pull(holder: str, key: str) -> Any:
+            address = self._peers.find(holder)
             return self._peers.pull(address, step.step_id, key, timeout.remaining())
 
         return Execution(self._part(handle), step, self._site, feeds, pull, hand)
@@ -280,6 +280,6 @@ class Worker(WorkerServiceServicer):
         if node.value.WhichOneof("kind") != "stored":
             return value_from_proto(node.value)
         key = constant_key(request.session_handle, node.value.stored)
-        if request.master == self._address:
+        if request.master == str(self._site.context.task):
             return self._stored(key)
-        return self._peers.receive(request.master, 0, key)
+        return self._peers.receive(self._peers.find(request.master), 0, key)
