@@ -175,3 +175,20 @@ def test_memory_has_a_bound_on_a_slowed_link_too(line: Line) -> None:
     assert line.links._loop.waiting <= 66 << 20
     line.become(CUT)
     assert line.links._loop.waiting == 0
+
+
+@pytest.mark.parametrize("condition", [UNTROUBLED, Condition(delay=0.01)])
+def test_a_connection_that_ends_just_as_its_link_is_healed(
+    line: Line, condition: Condition
+) -> None:
+    for _ in range(5):
+        near, far = line.pair()
+        line.become(Condition(delay=60))
+        near.sendall(b"x")
+        for end in (near, far):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            end.close()
+        line.become(condition)
+    near, far = line.pair()
+    near.sendall(b"x")
+    assert far.recv(1) == b"x"

@@ -28,7 +28,7 @@ def test_bytes_pass_both_ways_and_ends_by_side(line: Line) -> None:
 
 
 def test_a_reset_is_passed_on_after_what_came_before_it(line: Line) -> None:
-    for ours, theirs in ((0, 1), (1, 0)):
+    for ours, theirs in ((0, 1), (1, 0)) * 20:
         ends = line.pair()
         ends[ours].sendall(b"last words")
         ends[ours].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

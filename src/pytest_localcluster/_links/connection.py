@@ -18,6 +18,8 @@ Address = tuple[socket.AddressFamily, tuple[str, int]]
 
 _BY_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: do not linger, and let the other side know
 
+_ACCEPTED_AND_GONE = (errno.ECONNRESET, errno.EPIPE)  # a refusal has another number
+
 
 def reset(sock: socket.socket) -> None:
     """Close a connection with a reset."""
@@ -76,13 +78,16 @@ class Connection:
         if target is None:
             return  # it was closed by what happened just before
         self.loop.selector.unregister(target)
-        if target.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        error = target.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error not in (0, *_ACCEPTED_AND_GONE):
             target.close()
             self.dial()
             return
         near, far = End(self, self._client), End(self, target)
         near.gives = far.takes = Flow(near, far)
         far.gives = near.takes = Flow(far, near)
+        # Asking for the error has taken it away: what was said before it is read as usual.
+        far.gives.reset = error != 0
         self._ends = near, far
         self.take(Condition(held=self.held, delay=self.delay))
 

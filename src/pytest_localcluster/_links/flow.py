@@ -56,6 +56,8 @@ class End:
 
     def watch(self) -> None:
         """Have the loop tell of just what is waited for here: also an error is told otherwise."""
+        if self.connection.closed:
+            return
         wanted = 0
         if not self.connection.held:
             if self.gives.wants_more():
