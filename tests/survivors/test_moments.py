@@ -85,3 +85,28 @@ def test_it_is_killed_when_the_forkserver_finds_that(
     run.process.send_signal(signal.SIGKILL)
     record(run.seconds_until_nobody_is_left())
     assert run.leftovers() == []
+
+
+def test_its_sockets_end_before_it_does(start: Start, record: Record) -> None:
+    # As they do when a process dies; on a busy machine its own end may come a good while later.
+    run = start(
+        TEST.replace(
+            "    pass",
+            """
+    import os, psutil, socket
+    from pytest_localcluster._launch import process
+    (launcher,) = process._launchers.values()
+    (forkserver,) = psutil.Process(launcher._server.pid).children()
+    ended = os.pidfd_open(forkserver.pid)
+    at("up")
+    launcher._control.shutdown(socket.SHUT_RDWR)
+    select.select([ended], [], [])
+    os.kill(os.getpid(), 9)
+""",
+        ).replace("import pytest", "import pytest, select\nfrom tests.survivors.zoo import at")
+    )
+    told = run.reached("up")
+    run.note()
+    run.go(told)
+    record(run.seconds_until_nobody_is_left())
+    assert run.leftovers() == []

@@ -23,7 +23,7 @@ import signal
 import socket
 import traceback
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family
@@ -31,6 +31,7 @@ from pytest_localcluster._launch.child import Child
 from pytest_localcluster._launch.wire import (
     DONE,
     DUMP_SIGNAL,
+    END,
     LATE,
     LAUNCH,
     PING,
@@ -116,7 +117,8 @@ class _Forkserver:
             request = read_exactly(self.control, length)
         except (EOFError, OSError):
             self.end()
-            return
+        if kind == END:
+            self.end(0)
         if kind == LAUNCH:
             self.launch(*pickle.loads(request), *fds)
         elif kind == PING:
@@ -174,12 +176,12 @@ class _Forkserver:
             os.waitpid(pid, os.WNOHANG)
         return not strays
 
-    def end(self) -> None:
-        """Take all tasks along, with all that they have started."""
+    def end(self, code: int = 1) -> NoReturn:
+        """Take all tasks along, with all that they have started; 0 if that was asked for."""
         if os.getppid() == self.guard:
             os.kill(self.guard, signal.SIGCONT)  # should somebody have stopped it: it ends as well
         family.kill_all(self.tasks, Deadline(family.PATIENCE))
-        os._exit(0)
+        os._exit(code)
 
 
 def _reaped(tasks: Collection[int]) -> Iterator[tuple[int, int]]:

@@ -21,10 +21,14 @@ import select
 import shutil
 import signal
 from contextlib import suppress
+from typing import NoReturn
 
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.wire import DUMP_SIGNAL
+
+_DYING = 5.0
+"""How many seconds a process may take from the end of its sockets to its own."""
 
 
 def main(owner: int, folder: str, control: int | None, preload: list[str]) -> None:
@@ -42,7 +46,7 @@ def main(owner: int, folder: str, control: int | None, preload: list[str]) -> No
     guard = _Guard(owner, folder)
     if control is not None:
         guard.start_forkserver(control, preload)
-    signal.signal(signal.SIGTERM, lambda *_: guard.end())
+    signal.signal(signal.SIGTERM, guard.end_as_told)
     guard.wait()
     guard.end()
 
@@ -54,6 +58,7 @@ class _Guard:
         self.owner = owner
         self.folder = folder
         self.server: int | None = None  # until it was waited for
+        self.told = False  # by the owner to end
 
     def start_forkserver(self, control: int, preload: list[str]) -> None:
         guard = os.getpid()
@@ -87,21 +92,34 @@ class _Guard:
             poller.poll()
 
     def is_over(self) -> bool:
-        if os.getppid() != self.owner:
-            return True
-        return self.server is not None and self.server_ended()
+        return self.owner_ended() or (self.server is not None and self.server_ended())
+
+    def owner_ended(self) -> bool:
+        return os.getppid() != self.owner
 
     def server_ended(self) -> bool:
-        if self.server is not None and os.waitpid(self.server, os.WNOHANG)[0]:
-            self.server = None
+        if self.server is not None:
+            pid, status = os.waitpid(self.server, os.WNOHANG)
+            if pid:
+                self.server = None
+                self.told = self.told or status == 0  # it tells what it was told
         return self.server is None
 
-    def end(self) -> None:
+    def end_as_told(self, *_: object) -> NoReturn:
+        self.told = True
+        self.end()
+
+    def end(self) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if not family.ADOPTS:
+        if not self.server_ended() and not family.ADOPTS:
             # Its tasks are out of our reach: it ends them itself, by the end of its socket.
             poll(self.server_ended, Deadline(1.0))
         family.kill_all([] if self.server is None else [self.server], Deadline(family.PATIENCE))
-        if os.getppid() != self.owner:
+        if not self.told:
+            # A process that dies closes its sockets first: the forkserver may have ended by that,
+            # before the owner itself has. If it lives, it sees that, and tells us not to wait.
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+            poll(self.owner_ended, Deadline(_DYING), interval=0.001)
+        if self.owner_ended():
             shutil.rmtree(self.folder, ignore_errors=True)
         os._exit(0)

@@ -26,7 +26,7 @@ from .._logs import settle
 from ..errors import ClusterError
 from . import reports, shelter
 from .handle import ChildProcess
-from .wire import DONE, DUMP_SIGNAL, LAUNCH, PING, REQUEST, readable, send_all
+from .wire import DONE, DUMP_SIGNAL, END, LAUNCH, PING, REQUEST, readable, send_all
 
 if TYPE_CHECKING:
     from .._logs import TaskLog
@@ -240,6 +240,10 @@ class ProcessLauncher:
             return
         shelter.dismiss(self._server)
         assert self._control is not None
+        try:
+            self._control.send(REQUEST.pack(END, 0), socket.MSG_DONTWAIT)
+        except OSError:  # it is dead, or has not listened for long
+            self._server.terminate()
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)  # a fork of this process may have it open too
         self._control.close()

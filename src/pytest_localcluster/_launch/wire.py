@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DONE",
     "DUMP_SIGNAL",
+    "END",
     "LATE",
     "LAUNCH",
     "PING",
@@ -33,7 +34,7 @@ __all__ = [
 REQUEST = struct.Struct("!BQ")
 """A request to the forkserver: what is asked, and the length of the pickle that follows."""
 
-LAUNCH, SIGNAL, PING = 0, 1, 2
+LAUNCH, SIGNAL, PING, END = 0, 1, 2, 3
 
 DONE, LATE = b"\0", b"\1"
 """How the forkserver answers a request that is to be acknowledged."""
