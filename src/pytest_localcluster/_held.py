@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Held",
-    "during",
+    "anything",
     "hold",
     "hold_thread",
     "identity",
@@ -75,7 +75,7 @@ class Held:
         self.remedy = remedy
         self.given_back = False
         self.where: str = _line_of_the_user() if owner is None else owner.where
-        self.since: str = _during if owner is None else owner.since
+        self.since: str = _test() if owner is None else owner.since
         self._alive = alive
         self._says = says
 
@@ -93,6 +93,10 @@ class Held:
                 self.give_back()  # it is gone, and nobody had to do that
             return False
         return self.owner is not None or self._alive is not None
+
+    def may_end(self) -> bool:
+        """Tell whether it is something that ends by itself, such as a thread."""
+        return self.owner is not None and self._alive is not None
 
     def report(self) -> str:
         """Return what it is, where it was made, in which test, and the remedy."""
@@ -114,7 +118,6 @@ class Held:
 
 _register: dict[Held, None] = {}  # in the order in which things were made
 _owner: ContextVar[Held | None] = ContextVar("pytest_localcluster_owner", default=None)
-_during = ""
 
 
 def hold(
@@ -176,10 +179,9 @@ def owned_by(held: Held | None) -> Iterator[None]:
         _owner.reset(before)
 
 
-def during(test: str) -> None:
-    """Remember which test is running; "" for none."""
-    global _during
-    _during = test
+def anything() -> bool:
+    """Tell whether anything at all is written down."""
+    return bool(_register)
 
 
 def leaks() -> list[Held]:
@@ -217,6 +219,11 @@ def stack_of(ident: int | None) -> str:
     """Return where a thread of this process is; "" if it is gone."""
     frame = sys._current_frames().get(ident or 0)
     return "" if frame is None else "".join(traceback.format_stack(frame))
+
+
+def _test() -> str:
+    """Return the test that runs; pytest says so to whoever wants to know."""
+    return os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
 
 
 def _line_of_the_user() -> str:

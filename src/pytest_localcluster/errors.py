@@ -32,6 +32,7 @@ __all__ = [
     "AlreadyExistsError",
     "CancelledError",
     "ClusterError",
+    "ClusterLeakWarning",
     "DataLossError",
     "DeadlineExceededError",
     "FailedPreconditionError",
@@ -150,6 +151,10 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return "\n\n" + str(self.args[0]).rstrip()
+
+
+class ClusterLeakWarning(UserWarning):
+    """Something of a cluster has outlived it; what ``--cluster-leak-check=warn`` gives."""
 
 
 class OpError(Exception):

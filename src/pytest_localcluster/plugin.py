@@ -19,6 +19,7 @@ from ._plugin.fixtures import (
     local_cluster,
     session_cluster,
 )
+from ._plugin.leaks import LeakCheck
 from ._plugin.marker import DESCRIPTION, MarkerCheck
 from ._plugin.options import OPTIONS, add_options, read_options
 from ._plugin.watch import WATCH, Watch
@@ -48,6 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_PREVIOUS] = _observer.observe(watch)
     config.pluginmanager.register(MarkerCheck(), "localcluster-marker")
     config.pluginmanager.register(watch, "localcluster-watch")
+    if options.leak_check != "off":
+        check = LeakCheck(watch, options.leak_check)
+        config.pluginmanager.register(check, "localcluster-leaks")
     if options.logs == "all":
         watch.begin_to_report()  # the controller of xdist shows logs, and has no cluster of its own
     if options.port_range is not None:

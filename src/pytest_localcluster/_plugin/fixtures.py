@@ -132,6 +132,7 @@ def _lasting_cluster(
 ) -> Iterator[LocalCluster]:
     watch = request.config.stash[WATCH]
     with _new_cluster(config) as cluster, watch.reviving(request.fixturename or "", cluster):
+        watch.shared(cluster)
         yield cluster
 
 
@@ -171,5 +172,6 @@ def _shared_cluster(item: pytest.Item, scope: str, config: ClusterConfig) -> Loc
     cluster = _new_cluster(config, log_dir=folder)
     node.addfinalizer(cluster.stop)
     cluster.start()
+    item.config.stash[WATCH].shared(cluster)
     clusters.append(cluster)
     return cluster

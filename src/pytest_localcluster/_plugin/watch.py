@@ -96,6 +96,7 @@ class Watch:
         self._owner: pytest.Item | None = None
         self._fixtures: list[pytest.FixtureRequest] = []
         self._revived: list[tuple[str, LocalCluster]] = []
+        self._started: list[LocalCluster] = []  # during this test, and by itself
 
     # -- the Observer: called by clusters
 
@@ -110,6 +111,7 @@ class Watch:
     def launched(self, cluster: LocalCluster) -> None:
         """Begin to watch a cluster; with ``-s`` show what its tasks print, as they print it."""
         self.begin_to_report()
+        self._started.append(cluster)
         follower = None
         if self._shows_live:
             from .._logs import follow
@@ -154,6 +156,11 @@ class Watch:
         finally:
             self._revived.remove(entry)
 
+    def shared(self, cluster: LocalCluster) -> None:
+        """Learn that a cluster is ours to stop, after some later test."""
+        if cluster in self._started:
+            self._started.remove(cluster)
+
     def new_folder(self, nodeid: str, *, shared_by: str = "") -> Path | None:
         """Make and return a new folder for the logs of a cluster; None if none are to be kept.
 
@@ -179,6 +186,13 @@ class Watch:
     def clusters(self) -> list[Watched]:
         """Return what lives now or ended during this test, in the order of their starts."""
         return [*self._ended, *self._live]
+
+    def started_in(self, nodeid: str) -> list[LocalCluster]:
+        """Return the clusters that this test has started, and that run on."""
+        living = [watched.cluster for watched in self._live]
+        found = [c for c in self._started if c in living and c._held.since == nodeid]
+        self._started.clear()
+        return found
 
     def deaths(self, *, known: bool = False) -> list[ServerExited]:
         """Return the tasks that died on their own during this test and are not reported yet."""
