@@ -1,6 +1,7 @@
 """Tasks as child processes, forked from a warm forkserver: the test process's side of it.
 
-See :mod:`pytest_localcluster._launch.forkserver` for the other side, and for who dies with whom.
+See :mod:`pytest_localcluster._launch.forkserver` for the other side, and
+:mod:`pytest_localcluster._launch.guard` for who dies with whom.
 """
 
 from __future__ import annotations
