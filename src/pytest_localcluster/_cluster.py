@@ -130,7 +130,7 @@ class LocalCluster(Faults):
             return self
 
     def _start(self) -> None:
-        self._held = _held.hold(repr(self))
+        self._held = _held.hold(repr(self).replace(": not running", ""))
         with ExitStack() as undo, _held.owned_by(self._held):
             undo.callback(self._held.give_back)
             undo.callback(setattr, self, "_open", None)
