@@ -44,6 +44,7 @@ FLOORS = {
     "_life": 3,
     "_lives": 3,
     "_server": 3,
+    "_stacks": 3,
     "_faults": 3,
     "_cluster": 3,
     "_ancestor": 3,

@@ -8,7 +8,8 @@ The layout, floor by floor; a file imports lower floors only::
     _client | _launch | _runtimes                       what a test says | where a task runs |
                                                         what it serves
     _setup, _life, _lives, _results, _exit,
-    _observer, _server, _faults, _cluster, _ancestor    one task's life; all their lives
+    _observer, _server, _stacks, _faults, _cluster,
+    _ancestor                                           one task's life; all their lives
     plugin                                              the pytest face
 
 Everything public is listed here, and loaded when it is first used, so that importing this

@@ -28,6 +28,7 @@ __all__ = [
     "hold",
     "hold_thread",
     "identity",
+    "is_stopped",
     "leaks",
     "lives",
     "owned_by",
@@ -194,12 +195,23 @@ def identity(pid: int) -> str:
 
     It is "" where the system does not tell, or there is no such process.
     """
+    state, born = _stat(pid)
+    return "" if state in ("Z", "X") else born
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a signal has stopped a process, whoever sent it; False if nobody can tell."""
+    return _stat(pid)[0] in ("T", "t")
+
+
+def _stat(pid: int) -> tuple[str, str]:
+    """Return the state of a process and when it was born, as the kernel counts."""
     try:
         # The program's name, in brackets, may hold anything; the 22nd field is the time of birth.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
-        return ""
-    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+        return "", ""
+    return fields[0].decode(), fields[19].decode()
 
 
 def lives(pid: int, known: str) -> bool:

@@ -19,6 +19,7 @@ from ._plugin.fixtures import (
     local_cluster,
     session_cluster,
 )
+from ._plugin.hang import HangDump, TimeoutDump
 from ._plugin.leaks import LeakCheck
 from ._plugin.marker import DESCRIPTION, MarkerCheck
 from ._plugin.options import OPTIONS, add_options, read_options
@@ -52,6 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.leak_check != "off":
         check = LeakCheck(watch, options.leak_check)
         config.pluginmanager.register(check, "localcluster-leaks")
+    config.pluginmanager.register(TimeoutDump(watch), "localcluster-timeouts")
+    if options.hang_dump is not None:
+        config.pluginmanager.register(HangDump(watch, options.hang_dump), "localcluster-hang-dump")
     if options.logs == "all":
         watch.begin_to_report()  # the controller of xdist shows logs, and has no cluster of its own
     if options.port_range is not None:

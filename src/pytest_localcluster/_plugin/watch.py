@@ -89,7 +89,7 @@ class Watch:
         self._options = options
         self._worker = getattr(config, "workerinput", {}).get("workerid", "")
         # Without pytest's own plugin for it nothing is captured either.
-        self._shows_live = config.getoption("capture", "no") == "no" and not self._worker
+        self.shows_live = config.getoption("capture", "no") == "no" and not self._worker
         self._live: list[Watched] = []
         self._ended: list[Watched] = []
         self._item: pytest.Item | None = None
@@ -113,7 +113,7 @@ class Watch:
         self.begin_to_report()
         self._started.append(cluster)
         follower = None
-        if self._shows_live:
+        if self.shows_live:
             from .._logs import follow
 
             follower = follow([(f"[{s.task}]", s.log) for s in cluster.servers], _write)
@@ -186,6 +186,10 @@ class Watch:
     def clusters(self) -> list[Watched]:
         """Return what lives now or ended during this test, in the order of their starts."""
         return [*self._ended, *self._live]
+
+    def living(self) -> list[Watched]:
+        """Return what lives now."""
+        return list(self._live)
 
     def started_in(self, nodeid: str) -> list[LocalCluster]:
         """Return the clusters that this test has started, and that run on."""
