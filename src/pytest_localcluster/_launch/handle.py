@@ -90,19 +90,17 @@ class ChildProcess:
             self._read_status()
             if self._status is None:
                 return self._records[1] if len(self._records) == 2 else None
-            if self._is_a_parents() or not readable(self._status, deadline):
+            if not self._has_news(deadline):
                 return None
 
-    def _is_a_parents(self) -> bool:
-        """Tell whether this is a fork of the test process: it must not read what is for that."""
-        return self._launcher.owner != os.getpid()
+    def _has_news(self, deadline: Deadline) -> bool:
+        own = self._launcher.owner == os.getpid()  # a fork must not read what is for its parent
+        return own and self._status is not None and readable(self._status, deadline)
 
     def _read_status(self) -> None:
         """Take in what the status pipe holds; do not wait."""
         with self._reading:
-            if self._status is None or self._is_a_parents():
-                return
-            if not readable(self._status, Deadline(0)):
+            if self._status is None or not self._has_news(Deadline(0)):
                 return
             data = os.read(self._status, 2 * STATUS.size)
             self._records.extend(record for (record,) in STATUS.iter_unpack(data))
@@ -259,9 +257,7 @@ class ChildProcess:
 
     def _raised(self, data: bytes, text: str) -> BaseException:
         error = _pickling.load_exception(data, text)
-        if error is None:
-            error = reports.unreadable(self._context, text)
-        return error
+        return reports.unreadable(self._context, text) if error is None else error
 
     def _exited(self, code: int | None, doing: str = "") -> ServerExited:
         return reports.exited(self._context, self._log, self.pid, code, doing)
