@@ -216,6 +216,10 @@ def _picks() -> Iterator[int]:
         try:
             yield portpicker.pick_unused_port()
         except portpicker.NoFreePortFoundError:
+            try:
+                socket.socket().close()
+            except OSError as error:
+                _check_descriptors(error)
             raise PortError(
                 "portpicker found no free port", remedy="end what holds the ports"
             ) from None
@@ -232,7 +236,8 @@ def _hold(port: int) -> socket.socket | None:
     for family, host in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
         try:
             holder = socket.socket(family, socket.SOCK_STREAM)
-        except OSError:
+        except OSError as error:
+            _check_descriptors(error)
             continue  # no IPv6 here
         try:
             if family == socket.AF_INET6:
@@ -246,6 +251,16 @@ def _hold(port: int) -> socket.socket | None:
             return None
         return holder
     return None
+
+
+def _check_descriptors(error: OSError) -> None:
+    """Raise PortError if there was no socket because no more files may be open."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise PortError(
+            f"no port can be held: {error.strerror}",
+            remedy="raise `ulimit -n`, or ask for fewer tasks: each lease takes a descriptor, "
+            "and links=True a lease for every ordered pair of tasks",
+        ) from None
 
 
 _NO_SUCH_ADDRESS = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENOPROTOOPT))
