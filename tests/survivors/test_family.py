@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ import psutil
 import pytest
 
 from pytest_localcluster import CommandRuntime, LocalCluster, Server, ServerExited
-from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family, process
 from tests.survivors.conftest import Record, Start
 from tests.survivors.runs import processes_below
@@ -209,8 +209,20 @@ def test_it(local_cluster):
     assert run.leftovers() == []
 
 
-def test_the_wait_for_what_does_not_die_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    with LocalCluster(workers=1, ps=0):
-        monkeypatch.setattr(family, "kill", lambda pid: None)
-        assert not family.kill_all([], Deadline(0.1))
-        assert poll(family.children, Deadline(0))
+WAIT = """
+import subprocess
+from pytest_localcluster._clock import Deadline
+from pytest_localcluster._launch import family
+
+subprocess.Popen(["sleep", "1000"])
+kill, family.kill = family.kill, lambda pid: None
+assert not family.kill_all([], Deadline(0.1))
+family.kill = kill
+assert family.kill_all([], Deadline(20))
+assert family.children() == []
+"""
+
+
+def test_the_wait_for_what_does_not_die_ends() -> None:
+    # In a process of its own, since it waits for whatever child there is.
+    subprocess.run([sys.executable, "-c", WAIT], check=True)
