@@ -184,8 +184,10 @@ class Execution:
                     claimed = operation is not None and not operation.quick
                     if claimed:
                         self._active += 1
-                    helpers = min(len(self._heavy), self._site.limit - self._active)
-                    self._active += max(helpers, 0)
+                    helpers = 0
+                    if self._step.status is None:  # otherwise helpers would only call for helpers
+                        helpers = min(len(self._heavy), self._site.limit - self._active)
+                        self._active += max(helpers, 0)
                 for _ in range(helpers):
                     self._site.threads.run(self._work, True)
                 if operation is None:
