@@ -26,12 +26,16 @@ class Peers:
     Args:
         spec: the tasks and their addresses.
         token: what each call carries.
+
+    Attributes:
+        tasks: the names of all.
     """
 
     def __init__(self, spec: ClusterSpec, token: str) -> None:
         self._addresses = {
             str(task): spec.task_address(task.job, task.index) for task in spec.tasks
         }
+        self.tasks = self._addresses.keys()
         self._names = {address: name for name, address in self._addresses.items()}
         self._metadata = token_metadata(token)
         self._lock = threading.Lock()

@@ -19,6 +19,7 @@ from ..._proto.worker_pb2_grpc import add_WorkerServiceServicer_to_server
 from ...errors import AbortedError, PortError, StopError, UnavailableError
 from .._grpc import TokenInterceptor, discard_server, make_server, start_server
 from .._threads import Threads
+from .answers import Answers
 from .devices import devices_of
 from .executor import Site
 from .master import Master
@@ -93,9 +94,10 @@ class NativeServer:
 
     def _start(self, token: str) -> grpc.Server:
         server = make_server(self._threads, [TokenInterceptor(token, self._address, _REMEDY)])
-        add_MasterServiceServicer_to_server(self._master, server)  # type: ignore[no-untyped-call]
-        add_WorkerServiceServicer_to_server(self._worker, server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+        answers = Answers(server)
+        add_MasterServiceServicer_to_server(self._master, answers)  # type: ignore[no-untyped-call]
+        add_WorkerServiceServicer_to_server(self._worker, answers)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), answers)
         try:
             start_server(server, self._task, self._address)
         except PortError:
@@ -145,6 +147,7 @@ class NativeServer:
         """Drop the connection to a peer that was restarted, and what was registered there."""
         self._peers.forget(self._master.address_of(task))
         self._master.lost(task)
+        self._worker.forget_master(str(task))
 
 
 @functools.cache
