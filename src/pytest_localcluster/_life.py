@@ -234,7 +234,8 @@ class Life:
         lived = self.state in (State.RUNNING, State.SUSPENDED)
         # It may have been asked to stop when it was dead already, and nobody knew yet.
         if lived or (self.state is State.STOPPED and code != 0):
-            return exited(self._context, self.log, process.pid, code, " on its own")
+            oom = process.out_of_memory()
+            return exited(self._context, self.log, process.pid, code, " on its own", oom=oom)
         return self._death
 
     def _was_asked(self, code: int) -> bool:

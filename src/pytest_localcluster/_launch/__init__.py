@@ -113,6 +113,9 @@ class Process(Protocol):
             The signal that it was asked with; None if it was told otherwise, and ends with 0.
         """
 
+    def out_of_memory(self) -> str:
+        """Return what tells of a kill for want of memory since it started; "" if nothing does."""
+
     def force(self) -> None:
         """Kill it if it still runs and can be killed, without waiting for that."""
 

@@ -14,7 +14,7 @@ from .. import _held, _pickling
 from .._clock import Deadline
 from .._logs import settle
 from ..errors import ClusterError
-from . import reports
+from . import oom, reports
 from .line import Line
 from .wire import DUMP_SIGNAL, LATE, SIGNAL, STATUS, readable
 
@@ -55,10 +55,7 @@ class ChildProcess:
         self._log = log
         self._name = str(entry.context.task)
         self._owner = _held.owner()
-        self._handle = _held.hold(
-            f"the control socket and the status pipe of {self._name}",
-            remedy="report it: the handle of a task closes them",
-        )
+        self._handle = _held.hold(f"the control socket and the status pipe of {self._name}")
         self._held = _held.hold(
             f"the process of {self._name}",
             alive=self._survives,
@@ -66,6 +63,8 @@ class ChildProcess:
             remedy="end it by hand, and look what keeps it alive: /proc/PID/stack",
         )
         self._identity = ""
+        self._oom = oom.counts()
+        self._killed = False  # by us
         self._control = Line(control, self._name, self._hold_thread)
         self._status: int | None = status
         self._ready = False
@@ -184,6 +183,7 @@ class ChildProcess:
         )
 
     def signal(self, signal: int) -> None:
+        self._killed |= signal == signals.SIGKILL
         suspends = signal == signals.SIGSTOP
         answer = self._launcher.request(SIGNAL, (self._number, int(signal)), acknowledged=suspends)
         if suspends and answer == LATE:
@@ -246,7 +246,7 @@ class ChildProcess:
                 if kind == "returned":
                     future.set_result(_pickling.loads(rest[0]))
                 else:
-                    future.set_exception(self._raised(*rest))
+                    future.set_exception(reports.raised(self._context, *rest))
             except Exception as error:  # the result would not be read
                 future.set_exception(error)
         code = self.wait(Deadline(1.0))
@@ -255,12 +255,12 @@ class ChildProcess:
                 _, future = self._calls.popitem()
                 future.set_exception(self._exited(code))
 
-    def _raised(self, data: bytes, text: str) -> BaseException:
-        error = _pickling.load_exception(data, text)
-        return reports.unreadable(self._context, text) if error is None else error
-
     def _exited(self, code: int | None, doing: str = "") -> ServerExited:
-        return reports.exited(self._context, self._log, self.pid, code, doing)
+        killed = None if self._killed else self.out_of_memory()
+        return reports.exited(self._context, self._log, self.pid, code, doing, oom=killed)
+
+    def out_of_memory(self) -> str:
+        return oom.risen(self._oom)
 
     def ask_to_stop(self) -> int | None:
         if self._stuck:

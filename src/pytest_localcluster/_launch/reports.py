@@ -7,6 +7,7 @@ import re
 import signal
 from typing import TYPE_CHECKING, Any
 
+from .. import _pickling
 from ..errors import ClusterError, ServerExited, StartError, StartTimeout, UnsupportedError
 
 if TYPE_CHECKING:
@@ -20,13 +21,15 @@ __all__ = [
     "never_ready",
     "no_python",
     "not_suspended",
+    "raised",
     "start_failed",
     "start_timeout",
-    "unreadable",
     "with_source",
 ]
 
 TAIL = 20
+_CRASH = "Fatal Python error: "
+_CRASH_LINES = 100
 _FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)')
 
 
@@ -43,14 +46,39 @@ def describe_exit(code: int | None) -> str:
 
 
 def exited(
-    context: TaskContext, log: TaskLog, pid: int | None, code: int | None, doing: str = ""
+    context: TaskContext,
+    log: TaskLog,
+    pid: int | None,
+    code: int | None,
+    doing: str = "",
+    *,
+    oom: str | None = None,
 ) -> ServerExited:
-    """Return the error for a task that died."""
+    """Return the error for a task that died.
+
+    Args:
+        context: the task.
+        log: what it printed.
+        pid: its process.
+        code: how it ended.
+        doing: what it died in, or of.
+        oom: what tells of a kill for want of memory, "" if nothing does; None if nobody looked,
+            since whoever killed it is known.
+    """
+    remedy = f"read the log of {context.task} for what it did last"
+    status = None
+    if code == -signal.SIGKILL and oom is not None:
+        if oom:
+            status = f"probably for want of memory: {oom}"
+            remedy = "give the tests more memory, or have the task hold less; dmesg may say more"
+        else:
+            remedy += "; no kill() or stop() was it: had memory run out, dmesg would say so"
     return ServerExited(
         f"{context.task} {describe_exit(code)}{doing}",
         exitcode=code,
+        status=status,
         evidence=_tail(log),
-        remedy=f"read the log of {context.task} for what it did last",
+        remedy=remedy,
         **_where(context, pid),
     )
 
@@ -128,8 +156,11 @@ def hung(pid: int | None, seconds: float, said: str) -> ClusterError:
     )
 
 
-def unreadable(context: TaskContext, text: str) -> ClusterError:
-    """Return the error for an exception of a task's that cannot be made here again."""
+def raised(context: TaskContext, data: bytes, text: str) -> BaseException:
+    """Return the exception of a task's, or the error for one that cannot be made here again."""
+    error = _pickling.load_exception(data, text)
+    if error is not None:
+        return error
     last = text.rstrip().rpartition("\n")[2]
     return ClusterError(
         f"{context.task} raised what cannot be brought here: {last}",
@@ -159,5 +190,9 @@ def _where(context: TaskContext, pid: int | None) -> dict[str, Any]:
 
 
 def _tail(log: TaskLog) -> str | None:
-    text = log.tail(TAIL, since=log.begun)
+    """Return the last lines, or all that an interpreter says when it crashes."""
+    text = log.tail(TAIL + _CRASH_LINES, since=log.begun)
+    before, crash, after = text.rpartition(_CRASH)
+    lines = (before if crash else text).splitlines(keepends=True)[-TAIL:]
+    text = "".join(lines) + with_source(crash + after)
     return f"last log lines of {log.path}:\n{text}" if text.strip() else None

@@ -44,7 +44,7 @@ class HangDump:
         waited = 0.0
         while not over.wait(self._seconds):
             waited += self._seconds
-            text = where_everybody_is(self._watch, f"{item.nodeid} has run for {waited:g} s")
+            text = where_everybody_is(self._watch, item, f"has run for {waited:g} s")
             if text:
                 item.stash[_DUMPED] = True
                 item.add_report_section(_phase(), _TITLE, text)
@@ -66,7 +66,7 @@ class TimeoutDump:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Dump when the test was failed by a signal; its tasks are still where they were."""
         if call.excinfo is not None and _is_timeout(call.excinfo.value):
-            text = where_everybody_is(self._watch, f"{item.nodeid} was timed out", own=False)
+            text = where_everybody_is(self._watch, item, "was timed out", own=False)
             if text and not item.stash.get(_DUMPED, False):
                 item.add_report_section(call.when, _TITLE, text)
         return (yield)
@@ -99,7 +99,7 @@ class TimeoutDump:
         return True
 
     def _tell(self, item: pytest.Item) -> None:
-        text = where_everybody_is(self._watch, f"{item.nodeid} is timed out", own=False)
+        text = where_everybody_is(self._watch, item, "is timed out", own=False)
         if not text:
             return
         capture = item.config.pluginmanager.getplugin("capturemanager")
@@ -112,21 +112,22 @@ class TimeoutDump:
         terminal.flush()
 
 
-def where_everybody_is(watch: Watch, why: str, *, own: bool = True) -> str:
-    """Return the stacks of all tasks that live, and of this process; "" if no cluster lives.
+def where_everybody_is(watch: Watch, item: pytest.Item, why: str, *, own: bool = True) -> str:
+    """Return the stacks of a test's tasks, and of this process; "" if it uses no cluster.
 
     Args:
         watch: knows the clusters.
-        why: what the text begins with.
+        item: the test.
+        why: what has become of it.
         own: whether to show the test process's own, too.
     """
-    living = [watched.cluster for watched in watch.living()]
-    if not living:
+    clusters = watch.used_by(item)
+    if not clusters:
         return ""
     from .._stacks import own_stacks, task_stacks
 
-    parts = [f"{why}; this is where everybody is:"]
-    for cluster in living:
+    parts = [f"{item.nodeid} {why}; this is where everybody is:"]
+    for cluster in clusters:
         for server, text in task_stacks(cluster.servers):
             parts.append(f"--- {server!r}\n{text.rstrip()}")
     if own:

@@ -25,14 +25,17 @@ if TYPE_CHECKING:
     from ..errors import ServerExited
     from .options import Options
 
-__all__ = ["WATCH", "Watch", "Watched"]
+__all__ = ["WATCH", "Watch", "Watched", "add_note"]
 
 
 class Watched:
     """One cluster, and how far it was when the running test began."""
 
-    def __init__(self, cluster: LocalCluster, follower: Follower | None) -> None:
+    def __init__(
+        self, cluster: LocalCluster, follower: Follower | None, fixture: str | None
+    ) -> None:
         self.cluster = cluster
+        self.fixture = fixture  # which was being set up
         self._follower = follower
         self._marks: dict[Server, int] = {}
         self._known: AbstractSet[tuple[Server, int | None]] = (
@@ -117,7 +120,8 @@ class Watch:
             from .._logs import follow
 
             follower = follow([(f"[{s.task}]", s.log) for s in cluster.servers], _write)
-        self._live.append(Watched(cluster, follower))
+        fixture = self._fixtures[-1].fixturename if self._fixtures else None
+        self._live.append(Watched(cluster, follower, fixture))
 
     def stopped(self, cluster: LocalCluster) -> None:
         """Go on showing the cluster in this test's report, and then forget it."""
@@ -187,9 +191,16 @@ class Watch:
         """Return what lives now or ended during this test, in the order of their starts."""
         return [*self._ended, *self._live]
 
-    def living(self) -> list[Watched]:
-        """Return what lives now."""
-        return list(self._live)
+    def used_by(self, item: pytest.Item) -> list[LocalCluster]:
+        """Return the clusters that live, but for those of fixtures that the test does not use."""
+        names = getattr(item, "fixturenames", ())
+        return [
+            watched.cluster
+            for watched in list(self._live)
+            if watched.fixture is None
+            or watched.fixture in names
+            or watched.cluster._held.since == item.nodeid
+        ]
 
     def started_in(self, nodeid: str) -> list[LocalCluster]:
         """Return the clusters that this test has started, and that run on."""
@@ -211,7 +222,9 @@ class Watch:
         names = getattr(item, "fixturenames", ())
         for fixture, cluster in self._revived:
             if fixture in names:
-                cluster.restart_dead()
+                restarted = cluster.restart_dead()
+                if restarted:
+                    add_note(item, "these tasks were restarted for this test", restarted)
         for watched in self._live:
             watched.begin()
 
@@ -246,6 +259,16 @@ class Watch:
 
 
 WATCH = pytest.StashKey[Watch]()
+
+
+def add_note(item: pytest.Item, what: str, servers: list[Server]) -> None:
+    """Have the test's report say what it does not find as the last one left it, and why."""
+    lines = [f"{what}:" if servers else what]
+    for server in servers:
+        death = server.unexpected_death()
+        asked = f"{server.task}: it was ended on purpose, or by what an earlier test was told of"
+        lines.append(asked if death is None else str(death))
+    item.add_report_section("setup", "log of replaced tasks", "\n".join(lines) + "\n")
 
 
 def _write(text: str) -> Any:
