@@ -27,6 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="optional",
         help="what becomes of a test that needs what is not installed: skipped, or an error",
     )
+    parser.addoption(
+        "--fuzz-cases",
+        type=int,
+        default=20_000,
+        help="how many calls that no client makes the native runtime is sent",
+    )
+    parser.addoption("--fuzz-seed", type=int, default=1, help="which calls these are")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
