@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf import message_factory
 from google.protobuf.message import DecodeError, Message
 
-from pytest_localcluster._proto.worker_pb2 import RegisterGraphRequest, RunGraphRequest
+from pytest_localcluster._proto.worker_pb2 import (
+    RecvTensorRequest,
+    RegisterGraphRequest,
+    RunGraphRequest,
+)
 from tests.native.fuzz import mutation
 from tests.native.fuzz.recording import METHODS, Corpus, Method, Sample, copied
 
@@ -39,14 +43,6 @@ _OFTEN = {
 _TASK = re.compile("/job:.*/task:[0-9]+")
 
 
-@dataclass(frozen=True)
-class Graph:
-    """A registered part, and whether it asks other tasks for values."""
-
-    handle: str
-    waits: bool
-
-
 @dataclass
 class Live:
     """What a lane has set up at the cluster, so that messages name things that are there.
@@ -54,18 +50,14 @@ class Live:
     Attributes:
         task: the one that is called.
         session: a handle, of a session at this task.
-        graphs: the graphs that are registered there, by the handles that they had when recorded.
+        graphs: handles of graphs there, by those that they had when recorded.
         step_ids: that were made up.
     """
 
     task: str = ""
     session: str = "none"
-    graphs: dict[str, Graph] = field(default_factory=dict)
+    graphs: dict[str, str] = field(default_factory=dict)
     step_ids: list[int] = field(default_factory=lambda: [1])
-
-    def waits(self, handle: str) -> bool:
-        """Tell whether a step of a graph may wait for other tasks."""
-        return any(graph.waits for graph in self.graphs.values() if graph.handle == handle)
 
 
 @dataclass
@@ -90,8 +82,12 @@ class Case:
     hang_up: bool = False
     odd: bool = False
 
-    def may_wait(self, live: Live) -> bool:
-        """Tell whether it is right that this may not be answered for ever."""
+    def may_wait(self, waiting: Collection[str]) -> bool:
+        """Tell whether it is right that this may not be answered for ever.
+
+        Args:
+            waiting: the graphs whose steps ask other tasks for values.
+        """
         if self.endless or self.method.name in ("PullTensor", "RecvTensor"):
             return True
         if self.method.name != "RunGraph" or not self.requests:
@@ -101,7 +97,7 @@ class Case:
         except DecodeError:
             return False
         stored = any(feed.value.WhichOneof("kind") == "stored" for feed in request.feed)
-        return stored or live.waits(request.graph_handle)
+        return stored or request.graph_handle in waiting
 
     def stream(self, over: threading.Event) -> Iterator[bytes]:
         """Yield the messages; if it is endless, wait for the call's end."""
@@ -116,11 +112,16 @@ class Cases:
     Args:
         corpus: what was recorded.
         seed: what all follows from.
+
+    Attributes:
+        waiting: the graphs whose steps ask other tasks for values, of all lanes: a damaged handle
+            may be another's.
     """
 
     def __init__(self, corpus: Corpus, seed: int) -> None:
         self._corpus = corpus
         self._seed = seed
+        self.waiting: set[str] = set()
         self._samples = [s for samples in corpus.samples.values() for s in samples]
         self._by_type: dict[str, list[Message]] = {}
         everything = [m for sample in self._samples for m in sample.messages]
@@ -165,8 +166,10 @@ class Cases:
         if "session_handle" in fields and copy.session_handle and rng.random() < 0.95:
             copy.session_handle = live.session
         if "graph_handle" in fields and live.graphs and rng.random() < 0.95:
-            graph = live.graphs.get(copy.graph_handle) or rng.choice(list(live.graphs.values()))
-            copy.graph_handle = graph.handle
+            other = rng.choice(list(live.graphs.values()))
+            copy.graph_handle = live.graphs.get(copy.graph_handle, other)
+        if isinstance(copy, RecvTensorRequest) and not copy.step_id:  # what a client sent ahead
+            copy.key = f"{live.session}/{copy.key.partition('/')[2]}"
         if "step_id" in fields and copy.step_id:
             if isinstance(copy, RunGraphRequest) or rng.random() < 0.3:
                 live.step_ids.append(rng.getrandbits(64))

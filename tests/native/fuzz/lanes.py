@@ -17,7 +17,7 @@ from pytest_localcluster._channel import open_channel, token_metadata
 from pytest_localcluster._proto.graph_pb2 import Status
 from pytest_localcluster._proto.master_pb2 import CreateSessionRequest
 from pytest_localcluster._proto.worker_pb2 import RegisterGraphRequest, RunGraphRequest
-from tests.native.fuzz.cases import LONG, SHORT, Case, Cases, Graph, Live
+from tests.native.fuzz.cases import LONG, SHORT, Case, Cases, Live
 from tests.native.fuzz.recording import METHODS, Corpus, copied
 
 BATCH = 40  # cases between two times that a lane sets up what its messages name
@@ -92,9 +92,9 @@ class Lane:
         for recorded in rng.sample(sorted(self._corpus.graphs), 6):
             request = self._cases.bound(rng, self._corpus.graphs[recorded], live)
             answer = self.call("RegisterGraph", request)
-            self.sessions.add(request.session_handle)
+            self._registered(request, answer.graph_handle)
             if answer.graph_handle:
-                live.graphs[recorded] = Graph(answer.graph_handle, bool(request.recv))
+                live.graphs[recorded] = answer.graph_handle
         self._live = live
 
     def _begin(self, rng: random.Random, live: Live) -> None:
@@ -105,9 +105,15 @@ class Lane:
             copies[0].session_handle = live.session
             self.call(name, *copies)
 
+    def _registered(self, request: RegisterGraphRequest, handle: str) -> None:
+        self.sessions.add(request.session_handle)
+        self.graphs.add(handle)
+        if request.recv:
+            self._cases.waiting.add(handle)
+
     def send(self, case: Case) -> None:
         """Send a case, and note what is wrong with the answer."""
-        may_wait = case.may_wait(self._live)
+        may_wait = case.may_wait(self._cases.waiting)
         if case.method.name == "RunGraph" and case.requests:
             with suppress(DecodeError):
                 self.step_ids.add(RunGraphRequest.FromString(case.requests[0]).step_id)
@@ -167,8 +173,7 @@ class Lane:
             return
         if case.method.name == "RegisterGraph" and case.requests:
             request = RegisterGraphRequest.FromString(case.requests[0])
-            self.sessions.add(request.session_handle)
-            self.graphs.add(answer.graph_handle)
+            self._registered(request, answer.graph_handle)
         if case.method.name == "RunStep":
             self.step_ids.add(answer.step_id)
         status: Status = answer.status

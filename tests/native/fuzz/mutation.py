@@ -63,6 +63,7 @@ NUMBERS = tuple(
     for sign in (1, -1)
     for more in (-1, 0, 1)
 )
+_MOST_BYTES = 500_000  # of the same again and again
 _INT64 = FieldDescriptor.TYPE_INT64
 _LIMITS = {
     FieldDescriptor.TYPE_INT32: (-(1 << 31), (1 << 31) - 1),
@@ -237,7 +238,10 @@ def _spoil_repeated(
         _put(spot, field, old)
     elif kind == 2 and items:  # absurdly many
         times = rng.choice((2, 2, 30, 3000 if field.message_type is None else 300))
-        _put(spot, field, [item for item in list(items)[:50] for _ in range(times)])
+        few = list(items)[:50]
+        # What takes memory should be what a message claims, not the message.
+        times = max(2, min(times, _MOST_BYTES // (1 + sum(len(str(item)) for item in few))))
+        _put(spot, field, [item for item in few for _ in range(times)])
     elif kind == 3 and items:
         del items[rng.randrange(len(items))]
     elif field.message_type is None:

@@ -26,6 +26,7 @@ from tests.native.fuzz.lanes import Lane
 from tests.native.fuzz.recording import METHODS, Corpus, record
 
 SHARDS = 4
+SELDOM = {"Reset", "CloseSession", "CleanupAll"}  # called: they leave little to test
 LANES = 2  # for each task
 MOST = 6 << 30  # bytes of address space: a task that wants more is better refused than the machine
 PEAK = 200  # MiB that a task may ever hold; it begins with some 40
@@ -153,10 +154,9 @@ def check_outcomes(outcomes: Counter[str], count: int) -> None:
     """See that all that was tested that should be: no method was only ever refused."""
     calls = sum(number for outcome, number in outcomes.items() if " status " not in outcome)
     assert calls == count
-    answered = {method for method in METHODS if outcomes[f"{method} OK"]}
-    refused = {method for method in METHODS if outcomes[f"{method} INVALID_ARGUMENT"]}
-    assert len(answered) >= len(METHODS) - (1 if count < 10_000 else 0), outcomes
-    assert len(refused) >= len(METHODS) - (4 if count < 10_000 else 0), outcomes
+    for method in METHODS.keys() - SELDOM:
+        assert outcomes[f"{method} OK"], (method, outcomes)
+        assert outcomes[f"{method} INVALID_ARGUMENT"], (method, outcomes)
     assert outcomes["RunStep status 0"] > count / 200
     assert outcomes["RunGraph status 0"] > count / 1000
 
