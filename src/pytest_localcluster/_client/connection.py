@@ -14,7 +14,7 @@ from .._context import address_of
 from .._proto.master_pb2_grpc import MasterServiceStub
 from .._proto.worker_pb2 import RecvTensorRequest
 from .._proto.worker_pb2_grpc import WorkerServiceStub
-from ..errors import CancelledError, FailedPreconditionError, OpError
+from ..errors import CancelledError, DataLossError, FailedPreconditionError, OpError
 from .failure import from_call
 
 if TYPE_CHECKING:
@@ -95,14 +95,21 @@ class Connection:
         """Call the master; ``what`` tells errors what for."""
         with self._calling(deadline, what) as line:
             invoke = getattr(line.master, method)
-            return invoke(request, timeout=deadline.remaining(), metadata=self._metadata)
+            answer = invoke(request, timeout=deadline.remaining(), metadata=self._metadata)
+        return self._given(answer, what)
 
     def send(self, requests: Iterable[SendTensorRequest], deadline: Deadline, what: str) -> None:
         """Have the master store a value."""
         with self._calling(deadline, what) as line:
-            line.master.SendTensor(
+            answer = line.master.SendTensor(
                 iter(requests), timeout=deadline.remaining(), metadata=self._metadata
             )
+        self._given(answer, what)
+
+    def _given(self, answer: Any, what: str) -> Any:
+        if answer is None:  # what gRPC makes of a call that ended well and brought no message
+            raise DataLossError(f"{self.target} ended {what} without an answer: it is no master")
+        return answer
 
     @contextmanager
     def receive(

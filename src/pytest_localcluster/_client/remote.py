@@ -20,7 +20,7 @@ from .._proto.master_pb2 import (
     RunStepRequest,
     SendTensorRequest,
 )
-from ..errors import DeadlineExceededError, OpError
+from ..errors import DataLossError, DeadlineExceededError, OpError
 from .failure import raise_status
 from .nodes import Names, encode, stored_constant
 
@@ -117,6 +117,11 @@ class Remote:
         response = self._connection.call("RunStep", request, deadline, what)
         if response.status.code:
             raise_status(response.status, self._connection.target, what, deadline.seconds)
+        if len(response.fetch) != len(plan.request.fetch):
+            raise DataLossError(
+                f"{self._connection.target} answered with {len(response.fetch)} values "
+                f"for the {len(plan.request.fetch)} that were fetched"
+            )
         return [self._value(value, response.step_id, deadline, what) for value in response.fetch]
 
     def _store(self, key: str, value: Any, *, keep: bool, deadline: Deadline) -> None:

@@ -11,7 +11,7 @@ from ..._channel import open_channel, token_metadata
 from ..._proto.worker_pb2 import RecvTensorRequest
 from ..._proto.worker_pb2_grpc import WorkerServiceStub
 from ..._tensors import value_from_chunks, value_from_proto
-from ...errors import InvalidArgumentError, OpError, UnavailableError
+from ...errors import DataLossError, InvalidArgumentError, OpError, UnavailableError
 from .statuses import StepFailed, error_of
 
 if TYPE_CHECKING:
@@ -51,9 +51,12 @@ class Peers:
         """
         channel, stub = self._stub(address)
         try:
-            return getattr(stub, method)(request, timeout=timeout, metadata=self._metadata)
+            answer = getattr(stub, method)(request, timeout=timeout, metadata=self._metadata)
         except (grpc.RpcError, ValueError) as error:
             raise self._failed(address, channel, error) from None
+        if answer is None:  # what gRPC makes of a call that ended well and brought no message
+            raise DataLossError(f"{self.name(address)} ended {method} without an answer")
+        return answer
 
     def pull(self, address: str, step_id: int, key: str, timeout: float | None = None) -> Any:
         """Return the value of a step that the task at ``address`` has, or will have.
