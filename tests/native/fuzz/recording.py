@@ -145,8 +145,8 @@ def record() -> Corpus:
     recorder = _Recorder()
     open_plain = _channel.open_channel
 
-    def open_channel(address: str, token: str | None = None) -> Any:
-        return grpc.intercept_channel(open_plain(address, token), recorder)
+    def open_channel(*args: Any, **options: Any) -> Any:
+        return grpc.intercept_channel(open_plain(*args, **options), recorder)
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (_channel, peers, reading):
