@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal as signals
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -166,6 +167,7 @@ class Server:
         """Stop the task and its children in their tracks: they keep their sockets, but do nothing.
 
         Raises:
+            ClusterError: it did not stop, because the kernel does not let it.
             UnsupportedError: the task is a thread.
         """
         self._life.suspend()
@@ -192,8 +194,11 @@ class Server:
         ``fn`` may be a closure, a lambda or defined in the test module. What it prints is in the
         log before this returns.
 
+        Without a ``timeout`` it may take as long as it likes, but not while the task is suspended.
+
         Raises:
-            TimeoutError: it did not end in ``timeout`` seconds; it runs on in the task.
+            TimeoutError: it did not end in ``timeout`` seconds; it runs on in the task. Or, without
+                one, the task has been suspended for some time.
             ServerExited: the task died meanwhile.
             Exception: whatever ``fn`` raised, with the remote traceback as its ``__cause__``.
         """
@@ -204,8 +209,22 @@ class Server:
         process = self._life.living(f"run {getattr(fn, '__qualname__', fn)} in")
         return Result(process.call(fn, args, kwargs), self._life.forgive)
 
+    def is_suspended(self) -> bool:
+        """Tell whether the task does nothing until it is resumed, whoever has stopped it."""
+        pid = self.pid
+        stopped = pid is not None and pid != os.getpid() and _held.is_stopped(pid)
+        return self._life.state is State.SUSPENDED or stopped
+
     def unfinished(self, timeout: float | None) -> TimeoutError:
-        """Return the error for a function that still runs after ``timeout`` seconds."""
+        """Return the error for a function that still runs after ``timeout`` seconds.
+
+        None is for one that has none, and does not run, since the task is suspended.
+        """
+        if timeout is None:
+            return TimeoutError(
+                f"{self.task} at {self.address} (pid {self.pid}) is suspended, and does not run "
+                "what it was given; resume() it, or give run() a timeout"
+            )
         return TimeoutError(
             f"{self.task} at {self.address} (pid {self.pid}) has not finished after {timeout} s; "
             "it runs on, and what is submitted next waits for it: restart() the task to end it"

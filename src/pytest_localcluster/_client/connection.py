@@ -32,7 +32,7 @@ class _Line:
     __slots__ = ("channel", "given_up", "master", "users", "worker")
 
     def __init__(self, address: str) -> None:
-        self.channel = _channel.open_channel(address)
+        self.channel = _channel.open_channel(address, keepalive=True)
         self.master: Any = MasterServiceStub(self.channel)  # type: ignore[no-untyped-call]
         self.worker: Any = WorkerServiceStub(self.channel)  # type: ignore[no-untyped-call]
         self.users = 0

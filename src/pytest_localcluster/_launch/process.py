@@ -126,7 +126,8 @@ class ProcessLauncher:
                 self.request(LAUNCH, (number, payload), fds, deadline=entry.deadline)
             except TimeoutError:
                 # It is still importing, and its socket is full of requests.
-                stacks, last = self.dump_stacks(), self.said().rstrip().rpartition("\n")[2]
+                last = self.said().rstrip().rpartition("\n")[2]
+                stacks = self.dump_stacks()
                 self.abandon()
                 raise reports.start_timeout(
                     entry.context,

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import struct
+from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,9 @@ def send_all(sock: socket.socket, data: bytes, deadline: Deadline, fds: Sequence
     poller.register(sock, select.POLLOUT)
     while rest:
         try:
-            sent = socket.send_fds(sock, [rest], fds, socket.MSG_DONTWAIT)
+            # Not socket.send_fds: it forgets the flags that it is given.
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+            sent = sock.sendmsg([rest], rights, socket.MSG_DONTWAIT)
             rest, fds = rest[sent:], ()
         except BlockingIOError:
             left = deadline.remaining()

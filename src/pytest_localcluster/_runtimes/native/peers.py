@@ -128,7 +128,7 @@ class Peers:
                     )
                 found = self._open.get(address)
                 if found is None:
-                    channel = open_channel(address)
+                    channel = open_channel(address, keepalive=True)
                     stub: Any = WorkerServiceStub(channel)  # type: ignore[no-untyped-call]
                     found = self._open[address] = channel, stub
         return found
