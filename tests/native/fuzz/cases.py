@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,23 +83,6 @@ class Case:
     hang_up: bool = False
     odd: bool = False
 
-    def may_wait(self, waiting: Collection[str]) -> bool:
-        """Tell whether it is right that this may not be answered for ever.
-
-        Args:
-            waiting: the graphs whose steps ask other tasks for values.
-        """
-        if self.endless or self.method.name in ("PullTensor", "RecvTensor"):
-            return True
-        if self.method.name != "RunGraph" or not self.requests:
-            return False
-        try:
-            request = RunGraphRequest.FromString(self.requests[0])
-        except DecodeError:
-            return False
-        stored = any(feed.value.WhichOneof("kind") == "stored" for feed in request.feed)
-        return stored or request.graph_handle in waiting
-
     def stream(self, over: threading.Event) -> Iterator[bytes]:
         """Yield the messages; if it is endless, wait for the call's end."""
         yield from self.requests
@@ -113,16 +96,13 @@ class Cases:
     Args:
         corpus: what was recorded.
         seed: what all follows from.
-
-    Attributes:
-        waiting: the graphs whose steps ask other tasks for values, of all lanes: a damaged handle
-            may be another's.
     """
 
     def __init__(self, corpus: Corpus, seed: int) -> None:
         self._corpus = corpus
         self._seed = seed
-        self.waiting: set[str] = set()
+        self._graphs: dict[str, bool] = {}  # by handle, whether its steps ask other tasks
+        self._starts: set[str] = set()  # with which handles begin, of each task another
         self._samples = [s for samples in corpus.samples.values() for s in samples]
         self._by_type: dict[str, list[Message]] = {}
         everything = [m for sample in self._samples for m in sample.messages]
@@ -141,6 +121,26 @@ class Cases:
             ("stream", 6, self._stream),
             ("replayed", 2, self._replayed),
         ]
+
+    def registered(self, handle: str, *, waits: bool) -> None:
+        """Take note of a graph, and of whether its steps ask other tasks for values."""
+        self._graphs[handle] = waits
+        self._starts.add(handle.partition(".")[0])
+
+    def may_wait(self, case: Case) -> bool:
+        """Tell whether it is right that a case may not be answered for ever."""
+        if case.endless or case.method.name in ("PullTensor", "RecvTensor"):
+            return True
+        if case.method.name != "RunGraph" or not case.requests:
+            return False
+        try:
+            request = RunGraphRequest.FromString(case.requests[0])
+        except DecodeError:
+            return False
+        waits = self._graphs.get(request.graph_handle)
+        if waits is None:  # a damaged handle may be that of a graph that a master has registered
+            return request.graph_handle.partition(".")[0] in self._starts
+        return waits or any(feed.value.WhichOneof("kind") == "stored" for feed in request.feed)
 
     def others(self, kind: Any) -> list[Message]:
         """Return recorded messages of a type."""

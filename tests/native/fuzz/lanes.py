@@ -108,12 +108,12 @@ class Lane:
     def _registered(self, request: RegisterGraphRequest, handle: str) -> None:
         self.sessions.add(request.session_handle)
         self.graphs.add(handle)
-        if request.recv:
-            self._cases.waiting.add(handle)
+        if handle:
+            self._cases.registered(handle, waits=bool(request.recv))
 
     def send(self, case: Case) -> None:
         """Send a case, and note what is wrong with the answer."""
-        may_wait = case.may_wait(self._cases.waiting)
+        may_wait = self._cases.may_wait(case)
         if case.method.name == "RunGraph" and case.requests:
             with suppress(DecodeError):
                 self.step_ids.add(RunGraphRequest.FromString(case.requests[0]).step_id)
