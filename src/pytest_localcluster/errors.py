@@ -86,12 +86,8 @@ class ClusterError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.task = task
-        self.address = address
-        self.pid = pid
-        self.status = status
-        self.evidence = evidence
-        self.remedy = remedy
+        self.task, self.address, self.pid = task, address, pid
+        self.status, self.evidence, self.remedy = status, evidence, remedy
 
     def __str__(self) -> str:
         lines = [self.message]
