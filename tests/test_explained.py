@@ -71,6 +71,7 @@ def test_what_the_kernel_counts_is_told(
 ) -> None:
     file = tmp_path / "counts"
     file.write_text(text.format(3))
+    monkeypatch.setattr(oom, "_lately", None)
     monkeypatch.setattr(oom, "_files", lambda: (str(file), str(tmp_path / "absent")))
 
     def die() -> None:

@@ -63,7 +63,7 @@ class ChildProcess:
             remedy="end it by hand, and look what keeps it alive: /proc/PID/stack",
         )
         self._identity = ""
-        self._oom = oom.counts()
+        self._oom = oom.counts_lately()
         self._killed = False  # by us
         self._control = Line(control, self._name, self._hold_thread)
         self._status: int | None = status

@@ -6,7 +6,9 @@ import re
 from functools import cache
 from pathlib import Path
 
-__all__ = ["OomCounts", "counts", "risen"]
+from .._clock import Deadline
+
+__all__ = ["OomCounts", "counts", "counts_lately", "risen"]
 
 OomCounts = dict[str, int]
 """The file that holds a count of such kills, and what it said."""
@@ -26,6 +28,17 @@ def counts() -> OomCounts:
         if match is not None:
             found[path] = int(match[1])
     return found
+
+
+def counts_lately() -> OomCounts:
+    """Return :func:`counts` of the last moments: tasks that start together need it only once."""
+    global _lately
+    if _lately is None or _lately[0].expired():
+        _lately = Deadline(0.2), counts()
+    return _lately[1]
+
+
+_lately: tuple[Deadline, OomCounts] | None = None
 
 
 def risen(before: OomCounts) -> str:
