@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ from pytest_localcluster._proto.worker_pb2 import CleanupGraphRequest, Deregiste
 from tests.native.fuzz.cases import Cases
 from tests.native.fuzz.lanes import Lane
 from tests.native.fuzz.recording import METHODS, Corpus, record
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what a task holds is in /proc")
 
 SHARDS = 4
 SELDOM = {"Reset", "CloseSession", "CleanupAll"}  # called: they leave little to test

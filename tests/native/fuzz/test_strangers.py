@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from pytest_localcluster._proto.graph_pb2 import NodeDef
 from pytest_localcluster._proto.worker_pb2 import RegisterGraphRequest
 from tests.native.fuzz.recording import METHODS, Method
 from tests.native.fuzz.strangers import MARK, Opens, call_in_every_way, raw_call, trapped
+
+in_proc = pytest.mark.skipif(sys.platform != "linux", reason="what a task holds is in /proc")
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 OPENS = "/pytest_localcluster.WorkerService/RegisterGraph"
@@ -174,6 +177,7 @@ def threads_and_descriptors() -> tuple[int, int]:
     return len(threading.enumerate()), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
+@in_proc
 def test_bytes_that_are_no_http_are_hung_up_on(native: Server) -> None:
     port = int(native.address.rpartition(":")[2])
     rng = random.Random(5)
@@ -205,6 +209,7 @@ def peak() -> int:
     return int(lines["VmHWM"].split()[0]) >> 10
 
 
+@in_proc
 def test_a_stranger_cannot_have_a_task_take_memory(native: Server) -> None:
     before = native.run(peak)
     with open_channel(native.address) as channel:
@@ -216,6 +221,7 @@ def test_a_stranger_cannot_have_a_task_take_memory(native: Server) -> None:
     assert native.run(peak) - before < 32
 
 
+@in_proc
 def test_a_stranger_keeps_no_thread(native: Server) -> None:
     """Calls that never send a message, or never end."""
     before = native.run(threads_and_descriptors)[0]
