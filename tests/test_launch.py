@@ -25,19 +25,9 @@ from pytest_localcluster import (
     current_task,
 )
 from pytest_localcluster._runtimes import Assignment
+from tests.idle import Serving
 
 LAUNCHERS = ["process", "thread"]
-
-
-class Serving:
-    def stop(self) -> None:
-        pass
-
-    def reset(self) -> None:
-        pass
-
-    def forget(self, task: Task) -> None:
-        pass
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_localcluster import LocalCluster, Task
+from pytest_localcluster import LocalCluster
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import process
 from pytest_localcluster._launch.child import SPARE
 from pytest_localcluster._runtimes import Assignment, Runtime
+from tests.idle import Serving
 
-pytestmark = pytest.mark.skipif(not SPARE or not hasattr(os, "pidfd_open"), reason="Linux's names")
-
-
-class Serving:
-    def stop(self) -> None:
-        pass
-
-    def reset(self) -> None:
-        pass
-
-    def forget(self, task: Task) -> None:
-        pass
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="spares go by a name of Linux's")
 
 
 @dataclass(frozen=True)

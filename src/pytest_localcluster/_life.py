@@ -184,7 +184,8 @@ class Life:
         return self.process.forget(peer)
 
     def _listens(self) -> bool:
-        return self.state is State.RUNNING and self.is_alive() and not self.living("ask").program
+        running = self.state is State.RUNNING and self.is_alive()
+        return running and self.process is not None and not self.process.program
 
     def living(self, verb: str) -> Process:
         """Return the process; ServerExited if there is none to ``verb``."""

@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     from .._spec import Task
 
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
-__all__ = ["Assignment", "Runtime", "Serving", "Started", "find_runtime"]
+__all__ = ["GRPC_MODULES", "Assignment", "Runtime", "Serving", "Started", "find_runtime"]
+
+
+GRPC_MODULES = (
+    "grpc",
+    # grpc imports these when the first server, interceptor or channel is made, in every task anew.
+    "grpc._server",
+    "grpc._interceptor",
+    "grpc._channel",
+    "grpc_health.v1.health",
+    "concurrent.futures.thread",
+)
+"""What a task with a gRPC server of ours imports anyway."""
 
 
 @dataclass(frozen=True)

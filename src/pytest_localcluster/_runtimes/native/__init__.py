@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SpecError
-from .. import Runtime
+from .. import GRPC_MODULES, Runtime
 
 if TYPE_CHECKING:
     from ..._config import ClusterConfig
@@ -45,13 +45,7 @@ _OWN = (
 )
 _PRELOAD = (
     "numpy",
-    "grpc",
-    # grpc imports these when the first server, interceptor or channel is made, in every task anew.
-    "grpc._server",
-    "grpc._interceptor",
-    "grpc._channel",
-    "grpc_health.v1.health",
-    "concurrent.futures.thread",
+    *GRPC_MODULES,
     f"{_PACKAGE}._runtimes._grpc",
     f"{_PACKAGE}._runtimes._threads",
     *(f"{_PACKAGE}._runtimes.native.{name}" for name in _OWN),

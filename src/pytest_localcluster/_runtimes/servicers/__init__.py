@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._spec import job_name
 from ...errors import SpecError
-from .. import Runtime
+from .. import GRPC_MODULES, Runtime
 from .adders import Adder, adders_of, identity, name_of
 
 if TYPE_CHECKING:
@@ -30,13 +30,7 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 
 _PACKAGE = "pytest_localcluster._runtimes"
 _PRELOAD = (
-    "grpc",
-    # grpc imports these when the first server, interceptor or channel is made, in every task anew.
-    "grpc._server",
-    "grpc._interceptor",
-    "grpc._channel",
-    "grpc_health.v1.health",
-    "concurrent.futures.thread",
+    *GRPC_MODULES,
     f"{_PACKAGE}._grpc",
     f"{_PACKAGE}._threads",
     f"{_PACKAGE}.servicers.server",

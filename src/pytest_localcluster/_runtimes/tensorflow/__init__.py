@@ -10,9 +10,8 @@ the test asks for one of its messages::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -89,12 +88,6 @@ class TensorFlowRuntime(Runtime):
                 remedy="pip install 'pytest-localcluster[tensorflow]'",
             )
 
-    def entry(self, assignment: Assignment) -> Callable[[], Serving]:
-        """Return what the task calls."""
-        # Not self.serve: to pickle a method takes a look at every module that is imported, and with
-        # TensorFlow in the test process there are thousands.
-        return partial(_serve, self, assignment)
-
     def serve(self, assignment: Assignment) -> Serving:
         """Serve at the task's address; return when it accepts calls.
 
@@ -126,10 +119,6 @@ class TensorFlowRuntime(Runtime):
         import tensorflow as tf
 
         return tf.train.ServerDef.FromString(data)
-
-
-def _serve(runtime: TensorFlowRuntime, assignment: Assignment) -> Serving:
-    return runtime.serve(assignment)
 
 
 def _is_list(value: object) -> bool:
