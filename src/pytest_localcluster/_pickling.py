@@ -21,7 +21,7 @@ import threading
 import traceback
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FunctionType, MethodType, ModuleType, NoneType
+from types import CodeType, FunctionType, MethodType, ModuleType, NoneType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -120,6 +120,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             # every task draw the same numbers, at every call.
             if module in sys.modules and obj is getattr(sys.modules[module], name, None):
                 return _named, (module, name)
+        if isinstance(obj, CodeType):
+            # Some releases of cloudpickle leave out where the code is from, and with that the
+            # source lines of every traceback and stack, and what coverage measures.
+            return _code_from, (obj.co_filename, *self.dispatch_table[CodeType](obj))
         return super().reducer_override(obj)
 
 
@@ -140,6 +144,10 @@ def _home_of(kind: type) -> str | None:
         if getattr(module, "__dict__", {}).get(name) is kind:
             return home
     return None
+
+
+def _code_from(file: str, make: type[CodeType], args: tuple[Any, ...]) -> CodeType:
+    return make(*args).replace(co_filename=file)
 
 
 def _named(module: str, name: str) -> Any:
