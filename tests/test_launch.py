@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from pytest_localcluster import (
+    ClusterSpec,
     LocalCluster,
     PortError,
     ServerExited,
@@ -24,10 +27,18 @@ from pytest_localcluster import (
     _runtimes,
     current_task,
 )
+from pytest_localcluster._clock import Deadline
+from pytest_localcluster._context import TaskContext
+from pytest_localcluster._launch import Entry
+from pytest_localcluster._launch.handle import ChildProcess
+from pytest_localcluster._launch.process import ProcessLauncher
+from pytest_localcluster._launch.wire import STATUS, send
+from pytest_localcluster._logs import TaskLog
 from pytest_localcluster._runtimes import Assignment
 from tests.idle import Serving
 
 LAUNCHERS = ["process", "thread"]
+TASK = Task("ps", 0)
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,27 @@ class Runtime(_runtimes.Runtime):
         if self.act is not None and self.only in (None, assignment.context.task):
             self.act()
         return Serving()
+
+
+def test_a_task_is_not_ready_before_its_pid_is_known(tmp_path: Path) -> None:
+    """On a busy machine a task may be up before the forkserver has told whom it forked."""
+    context = TaskContext(TASK, ClusterSpec({"ps": ["localhost:1"]}), "grpc://localhost:1", {})
+    entry = Entry(Serving, context)
+    control, task_end = socket.socketpair()
+    status, forkserver_end = os.pipe()
+    launcher = ProcessLauncher((), {})
+    process = ChildProcess(launcher, 0, entry, TaskLog(tmp_path / "log"), control, status)
+    with task_end, ThreadPoolExecutor() as threads:
+        send(task_end, ("ready", 4711))
+        ready = threads.submit(process.wait_ready, Deadline(20))
+        with pytest.raises(TimeoutError):
+            ready.result(0.2)
+        os.write(forkserver_end, STATUS.pack(4711))
+        ready.result(20)
+        assert process.pid == 4711
+        os.write(forkserver_end, STATUS.pack(0))
+        os.close(forkserver_end)
+        process.close()
 
 
 def broken() -> None:

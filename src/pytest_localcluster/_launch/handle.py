@@ -91,7 +91,7 @@ class ChildProcess:
                 self._status = None
 
     def wait_ready(self, deadline: Deadline) -> None:
-        if not _readable(self._control.fileno(), deadline):
+        if not (self._is_forked(deadline) and _readable(self._control.fileno(), deadline)):
             raise self._start_timeout(deadline)
         try:
             kind, _, *rest = receive(self._control)
@@ -114,6 +114,13 @@ class ChildProcess:
                 what = f"{type(cause).__name__}: {cause}".partition("\n")[0]
             raise reports.start_failed(self._context, self._log, self.pid, what) from cause
         self._ready = True
+
+    def _is_forked(self, deadline: Deadline) -> bool:
+        """Wait for the pid: on a busy machine a task may serve before the forkserver tells it."""
+        self._read_status()
+        if self._status is None or self._records:
+            return True
+        return _readable(self._status, deadline)
 
     def _start_timeout(self, deadline: Deadline) -> ClusterError:
         pid = self.pid
