@@ -24,6 +24,8 @@ OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo
 NEED_EXTRAS := %/any_program/ %/tensorflow/ %/torch_all_reduce/
 ALL_PYTHON ?= $(OLDEST_PYTHON)
 PYTEST_ARGS ?=
+CASES ?= 200000
+SEED ?= $(shell date +%s)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Some distributions ship Python without ensurepip; then pip installs itself from outside.
@@ -32,7 +34,7 @@ make_venv = $(1) -m venv $(2) 2>/dev/null || { $(1) -m venv --clear --without-pi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-oldest examples lint format types docs wheel protos bench bench-peers clean
+.PHONY: help demo test test-all test-oldest fuzz examples lint format types docs wheel protos bench bench-peers kill-moments clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -56,6 +58,9 @@ test-oldest: $(OLDEST_VENV)/.installed ## the tests, with the oldest releases of
 examples: $(VENV)/.installed-test ## each of conftest_examples that needs no extra, on its own
 	set -e; for example in $(filter-out $(NEED_EXTRAS),$(wildcard conftest_examples/*/)); do \
 		$(BIN)/python -m pytest -q "$$example"; done
+
+fuzz: $(VENV)/.installed-test ## send the native runtime CASES=n calls that no client makes (SEED=n: which)
+	$(BIN)/python -m pytest tests/native/fuzz --timeout=0 --fuzz-cases=$(CASES) --fuzz-seed=$(SEED) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-lint ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -86,6 +91,9 @@ bench: $(VENV)/.installed-test ## measure; peers too, where `make bench-peers` h
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.benchmarks --peers $(PEERS_VENV)/bin/python
 
 bench-peers: $(PEERS_VENV)/.installed bench ## install TensorFlow, Dask, Ray and torch, and measure beside them
+
+kill-moments: $(VENV)/.installed-test ## kill pytest at 100 random moments, and see who is left
+	$(BIN)/python -m tests.survivors.moments
 
 clean: ## remove what was built; the venvs too
 	rm -rf $(VENV) $(OLDEST_VENV) $(ALL_VENV) $(PROTOS_VENV) $(PEERS_VENV) $(WHEEL_VENV) docs/_build build dist

@@ -29,6 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="optional",
         help="what becomes of a test that needs what is not installed: skipped, or an error",
     )
+    parser.addoption(
+        "--fuzz-cases",
+        type=int,
+        default=20_000,
+        help="how many calls that no client makes the native runtime is sent",
+    )
+    parser.addoption("--fuzz-seed", type=int, default=1, help="which calls these are")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -71,15 +78,18 @@ def seen(request: pytest.FixtureRequest, first_seen: dict[Living, str]) -> Itera
 
 
 def _living() -> set[Living]:
-    """Return all threads, and all processes below this one but forkservers and spares.
+    """Return all threads, and all processes below this one that are no guards, forkservers, spares.
 
-    The forkservers are started when first needed, and end with the run, and so do their spares.
+    A guard and its child, the forkserver, are started when first needed, and end with the run, and
+    so do the spares.
     """
     processes: set[psutil.Process] = set()
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            below = child.children(recursive=True)
-            processes.update(one for one in below if one.name() != SPARE.decode())
-            if "pytest_localcluster" not in " ".join(child.cmdline()):
-                processes.add(child)
+            if "pytest_localcluster._launch.guard" not in " ".join(child.cmdline()):
+                processes |= {child, *child.children(recursive=True)}
+                continue
+            for forkserver in child.children():
+                below = forkserver.children(recursive=True)
+                processes.update(one for one in below if one.name() != SPARE.decode())
     return processes | set(threading.enumerate())

@@ -90,7 +90,7 @@ def test_a_job_may_be_asked_for_by_its_name_but_not_twice() -> None:
         ({"preload": ["os.path", "a-b"]}, "'a-b' is not the name of one"),
         ({"worker_config": {"device_count": 1}}, "worker_config is a ConfigProto, not"),
         ({"ps_config": ConfigProto}, "ps_config is a ConfigProto, not"),
-        ({"links": True}, "links=True cannot be had"),
+        ({"links": 1}, "links=1 says nothing.*\n.*use True or False"),
     ],
 )
 def test_refuses(fields: dict[str, Any], message: str) -> None:

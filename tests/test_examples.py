@@ -20,6 +20,7 @@ CASES: dict[str, tuple[int, list[str]]] = {
     "own_services": (4, []),
     "parallel": (8, []),
     "parameter_server": (1, ["held-out accuracy", "steps/s", "cluster start", "cluster stop"]),
+    "partition": (1, []),
     "shared_cluster": (5, []),
     "tensorflow": (3, []),
     "torch_all_reduce": (2, []),

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
-import textwrap
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,22 +58,21 @@ class Runtime(_runtimes.Runtime):
 def test_a_task_is_not_ready_before_its_pid_is_known(tmp_path: Path) -> None:
     """On a busy machine a task may be up before the forkserver has told whom it forked."""
     context = TaskContext(TASK, ClusterSpec({"ps": ["localhost:1"]}), "grpc://localhost:1", {})
-    entry = Entry(Serving, context)
+    entry = Entry(Serving, context, Deadline(20))
     control, task_end = socket.socketpair()
     status, forkserver_end = os.pipe()
     launcher = ProcessLauncher((), {})
     process = ChildProcess(launcher, 0, entry, TaskLog(tmp_path / "log"), control, status)
-    with task_end, ThreadPoolExecutor() as threads:
+    with task_end:
         send(task_end, ("ready", 4711))
-        ready = threads.submit(process.wait_ready, Deadline(20))
-        with pytest.raises(TimeoutError):
-            ready.result(0.2)
+        assert not process.come_up()
+        assert process.news() == [status], "what to wait for is the pid"
         os.write(forkserver_end, STATUS.pack(4711))
-        ready.result(20)
+        assert process.come_up()
         assert process.pid == 4711
         os.write(forkserver_end, STATUS.pack(0))
         os.close(forkserver_end)
-        process.close()
+        process.close(Deadline(20))
 
 
 def broken() -> None:
@@ -86,7 +82,8 @@ def broken() -> None:
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_an_exception_while_starting(launcher: str) -> None:
-    cluster = LocalCluster(workers=1, ps=1, launcher=launcher, runtime=Runtime(broken))
+    runtime = Runtime(broken, only=Task("worker", 0))
+    cluster = LocalCluster(workers=1, ps=1, launcher=launcher, runtime=runtime)
     with pytest.raises(StartError, match="did not start: LookupError: no such model") as caught:
         cluster.start()
     assert caught.value.task == "/job:worker/task:0"
@@ -173,17 +170,39 @@ def test_a_preloaded_module_that_hangs_is_named(
 
 
 @pytest.mark.usefixtures("warm")
-def test_anothers_death_tells_more_than_waiting() -> None:
-    def act() -> None:
-        from pytest_localcluster import current_task
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_death_is_told_at_once_whoever_else_hangs(launcher: str) -> None:
+    hanging = threading.Event()
+    runtimes = {"worker": Runtime(hanging.wait), "ps": Runtime(broken)}
+    if launcher == "process":  # an event of this process would not be heard there
+        runtimes["worker"] = Runtime(lambda: threading.Event().wait())
+    # Nobody waits for the deadline: it is beyond what this test may take.
+    cluster = LocalCluster(runtime=runtimes, start_timeout=600.0, launcher=launcher)
+    expected = StartError if launcher == "process" else StopError  # a thread stays behind
+    with pytest.raises(expected) as caught:
+        cluster.start()
+    error = caught.value if launcher == "process" else caught.value.__context__
+    assert "/job:ps/task:0 did not start: LookupError: no such model" in str(error)
+    hanging.set()
 
-        del current_task
+
+@pytest.mark.usefixtures("warm")
+def test_a_task_that_dies_when_it_serves_ends_the_start_of_others(tmp_path: Path) -> None:
+    def die_later() -> None:
+        threading.Thread(target=lambda: (opened.read_text(), os._exit(9))).start()
+
+    def hang() -> None:
+        opened.write_text("the other one serves, or is about to")
         threading.Event().wait()
 
-    runtimes = {"worker": Runtime(act), "ps": Runtime(broken)}
-    cluster = LocalCluster(runtime=runtimes, start_timeout=2.0)
-    with pytest.raises(StartError, match="/job:ps/task:0 did not start: LookupError"):
+    opened = tmp_path / "fifo"
+    os.mkfifo(opened)
+    runtimes = {"worker": Runtime(die_later), "ps": Runtime(hang)}
+    cluster = LocalCluster(runtime=runtimes, start_timeout=600.0)
+    with pytest.raises(StartError, match="did not start: it exited with status 9") as caught:
         cluster.start()
+    assert caught.value.task == "/job:worker/task:0"
+    assert cluster.workers[0].unexpected_death() is None, "the error has told of it"
 
 
 def test_a_refused_bind_is_tried_once_more_with_fresh_ports(tmp_path: Path) -> None:
@@ -217,47 +236,6 @@ def test_the_forkserver_is_replaced_when_it_dies() -> None:
         assert cluster.workers[0].join(10) == -signal.SIGKILL
     with LocalCluster(workers=1, ps=0, runtime=Runtime()) as cluster:
         assert cluster.workers[0].is_alive()
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(3)", "sys.exit(0)", "1/0"])
-def test_nobody_survives_the_test_process(tmp_path: Path, end: str) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(
-        textwrap.dedent(
-            f"""
-            import os, subprocess, sys, tempfile
-            from pytest_localcluster import LocalCluster
-            cluster = LocalCluster(workers=2, ps=1).start()
-            child = cluster.ps[0].run(lambda: subprocess.Popen(["sleep", "1000"]).pid)
-            cluster.workers[0].suspend()
-            from pytest_localcluster._launch import process
-            (launcher,) = process._launchers.values()
-            print(cluster.servers[0].log.path.parent)
-            print(launcher._server.pid, child, *[server.pid for server in cluster.servers])
-            sys.stdout.flush()
-            {end}
-            """
-        )
-    )
-    import subprocess
-
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    folder, *numbers = done.stdout.split()
-    pids = [int(pid) for pid in numbers]
-    assert len(pids) == 5, done.stderr
-    for pid in pids:
-        try:
-            watch = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        import select
-
-        try:
-            assert select.select([watch], [], [], 5)[0], f"{pid} lives on"
-        finally:
-            os.close(watch)
-    assert not Path(folder).exists()
 
 
 def test_reports_name_signals_and_statuses() -> None:

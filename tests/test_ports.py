@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -221,3 +222,19 @@ def _free_range(size: int) -> tuple[int, int]:
         if all(held):
             return low, low + size - 1
     raise AssertionError("no free ports in a row")
+
+
+def test_without_descriptors_it_says_so() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with lease_port():  # what it imports is there
+        pass
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 8, hard))
+    try:
+        with pytest.raises(
+            PortError, match=r"no port can be held: Too many open files\n.*ulimit -n"
+        ):
+            _ports.lease_ports(20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -58,8 +58,9 @@ def launcher() -> process.ProcessLauncher:
 
 
 def forkserver() -> int:
-    server = launcher()._server
-    assert server is not None
+    guard = launcher()._server
+    assert guard is not None
+    (server,) = psutil.Process(guard.pid).children()
     return server.pid
 
 

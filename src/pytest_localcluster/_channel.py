@@ -11,6 +11,7 @@ import grpc
 
 __all__ = [
     "CHANNEL_OPTIONS",
+    "KEEPALIVE",
     "TOKEN_KEY",
     "Member",
     "TaskChannel",
@@ -41,6 +42,18 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
+KEEPALIVE: tuple[tuple[str, int], ...] = (
+    # A server that is suspended, or behind a link that lets nothing through, does not answer pings;
+    # one that is busy, or holds the interpreter's lock, does: gRPC's own threads answer them. So a
+    # call without a deadline ends, after half a minute, exactly if it would wait in vain.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+"""How a channel to a server of ours sees that nobody is there. Others may not like to be pinged."""
+
+
 class Member(Protocol):
     """Something that talks to an address until told that it is gone; kept by weak reference."""
 
@@ -61,12 +74,16 @@ def dialled(address: str) -> str:
     return f"127.0.0.1:{port}" if host == "localhost" else address
 
 
-def open_channel(address: str, token: str | None = None) -> grpc.Channel:
+def open_channel(
+    address: str, token: str | None = None, *, keepalive: bool = False
+) -> grpc.Channel:
     """Return a channel to ``address`` (``host:port``); it connects with its first call.
 
-    Each of its calls carries the token, if one is given.
+    Each of its calls carries the token, if one is given. With ``keepalive``, which is for servers
+    of ours, calls end when the server does not answer pings.
     """
-    channel = grpc.insecure_channel(dialled(address), options=CHANNEL_OPTIONS)
+    options = (*CHANNEL_OPTIONS, *KEEPALIVE) if keepalive else CHANNEL_OPTIONS
+    channel = grpc.insecure_channel(dialled(address), options=options)
     return channel if token is None else grpc.intercept_channel(channel, _TokenCarrier(token))
 
 

@@ -9,12 +9,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from . import _setup
+from . import _held, _setup
 from ._channel import close_all, renew_all
 from ._clock import Deadline, now
 from ._config import ClusterConfig
+from ._context import Token
 from ._exit import forget, stop_at_exit
-from ._life import end_all, wait_all_ready
+from ._faults import Faults
+from ._lives import end_all, wait_all_ready
+from ._net import lay_links
 from ._observer import observer
 from ._results import failure, gather
 from ._server import Server
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    from ._chaos import Chaos
     from ._client import Session
+    from ._life import Life
+    from ._spec import ClusterSpec, Task
 
 __all__ = ["LocalCluster"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
@@ -33,7 +39,7 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 T = TypeVar("T")
 
 
-class LocalCluster:
+class LocalCluster(Faults):
     """A cluster of tasks on this machine; a context manager that starts and stops it.
 
     Args:
@@ -70,10 +76,11 @@ class LocalCluster:
         self.stop_seconds: float | None = None
         self.log_dir = None if log_dir is None else Path(log_dir)
         self._runtimes = _setup.find_runtimes(self.config)
-        self._token = secrets.token_hex(16)
+        self._token = Token(secrets.token_hex(16))
         self._spec: ClusterSpec | None = None
         self._open: ExitStack | None = None
         self._owner = os.getpid()
+        self._chaos: list[Chaos] = []  # for reports
         self._lock = threading.RLock()  # one start, stop, restart or reset at a time
 
     @property
@@ -126,28 +133,33 @@ class LocalCluster:
             return self
 
     def _start(self) -> None:
-        with ExitStack() as undo:
+        self._held = _held.hold(repr(self).replace(": not running", ""))
+        with ExitStack() as undo, _held.owned_by(self._held):
+            undo.callback(self._held.give_back)
             undo.callback(setattr, self, "_open", None)
             watcher = observer()
-            self._spec, places = _setup.lease_places(self.config, self._runtimes, self._token, undo)
+            self._spec, places, links = _setup.lease_places(
+                self.config, self._runtimes, self._token, undo
+            )
             if self.log_dir is None and watcher is not None:
                 self.log_dir = watcher.log_dir(self)
             logs = _setup.open_logs(self.config.tasks(), self.log_dir, undo)
             self.servers = [
                 Server(self, place, log) for place, log in zip(places, logs, strict=True)
             ]
+            self._net = lay_links(self, links, self._spec, logs, undo)
             if watcher is not None:
                 undo.callback(watcher.stopped, self)
             undo.callback(self._end)
             for server in self.servers:
                 undo.callback(close_all, server.address)
             self._open = undo
-            deadline = self._start_deadline()
-            for server in self.servers:
-                server._life.launch()
+            deadline, lives = self._start_deadline(), self._lives()
+            for life in lives:
+                life.launch(deadline)
             if watcher is not None:
                 watcher.launched(self)
-            wait_all_ready([server._life for server in self.servers], deadline)
+            wait_all_ready(lives, deadline)
             _setup.prepare_next(places)
             self._open = undo.pop_all()
         self._owner = os.getpid()
@@ -176,8 +188,10 @@ class LocalCluster:
                 self.stop_seconds = now() - began
 
     def _end(self) -> None:
-        lives = [server._life for server in reversed(self.servers)]  # the last started goes first
-        end_all(lives, Deadline(self.config.stop_timeout / 2))
+        end_all(self._lives()[::-1], self.config.stop_timeout)  # the last started goes first
+
+    def _lives(self) -> list[Life]:
+        return [server._life for server in (*self._net.servers, *self.servers)]
 
     def __enter__(self) -> Self:
         return self.start() if self._open is None else self
@@ -193,8 +207,7 @@ class LocalCluster:
     def _check_running(self, verb: str) -> ExitStack:
         """Return what is undone at the stop, in reverse order; ClusterError if it is stopped."""
         if self._open is None:
-            what = f"this cluster is not running, and cannot {verb}"
-            raise ClusterError(what, remedy="start() it first")
+            raise ClusterError(f"this cluster does not run: it cannot {verb}", remedy="start() it")
         return self._open
 
     def session(self, task: str | Task | Server = "/job:worker/task:0", **options: Any) -> Session:
@@ -212,17 +225,6 @@ class LocalCluster:
         server = self._find(task)
         server._check_takes_sessions()
         return Session(server.target, **options)
-
-    def _find(self, task: str | Task | Server) -> Server:
-        self._check_running("look up a task")
-        wanted = Task.parse(task) if isinstance(task, str) else task
-        for server in self.servers:
-            if wanted in (server, server.task):
-                return server
-        names = ", ".join(str(server.task) for server in self.servers)
-        raise SpecError(
-            f"this cluster has no task {wanted}", remedy=f"its tasks are {names or 'none'}"
-        )
 
     def run(
         self,
@@ -247,12 +249,13 @@ class LocalCluster:
     def reset(self) -> None:
         """Bring every task's server back to the state just after start.
 
-        Sessions open themselves again; what they had left on the tasks is gone. A task that is
-        dead, suspended or busy is restarted. What functions changed in a task's interpreter
-        (its environment, directory, modules) stays as it is: restart() begins that anew.
+        Faults between them are healed. Sessions open themselves again; what they left is gone. A
+        task that is dead, suspended or busy is restarted. What functions changed in a task's
+        interpreter (its environment, directory, modules) stays: restart() begins anew.
         """
         self._check_running("reset")
         with self._lock:
+            self._net.heal()
             # First what is dead or suspended: the others may have to reach it for their reset.
             for server in (stale := [s for s in self.servers if not s._life.can_reset()]):
                 server.restart()
@@ -272,7 +275,8 @@ class LocalCluster:
 
     def _restarted(self, server: Server) -> None:
         """Have the others, and our sessions, forget what they knew of a task that began anew."""
-        renew_all(server.address)
+        for address in (server.address, *self._net.leading_to(server.task)):
+            renew_all(address)
         others = [other for other in self.servers if other is not server]
         futures = {other: other._life.forget(server.task) for other in others}
         error = failure({s: f for s, f in futures.items() if f}, self._start_deadline())

@@ -48,7 +48,8 @@ class ClusterConfig:
         env: environment variables for the tasks: a mapping, or a function of the Task that
             returns one.
         preload: modules to import once, before any task is forked, so that tasks get them free.
-        links: whether tasks see each other through links that can be cut (not built yet).
+        links: whether tasks reach each other through links, which partition(), delay() and drop()
+            of the cluster can hold, slow and cut.
 
     Raises:
         SpecError: something that cannot exist was asked for.
@@ -96,10 +97,8 @@ class ClusterConfig:
                 raise SpecError(
                     f"preload names modules to import; {module!r} is not the name of one"
                 )
-        if self.links is not False:
-            raise SpecError(
-                f"links={self.links!r} cannot be had: links between tasks are not built yet"
-            )
+        if not isinstance(self.links, bool):
+            raise SpecError(f"links={self.links!r} says nothing", remedy="use True or False")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

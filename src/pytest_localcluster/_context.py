@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = [
+    "PAST_LINKS_VARIABLE",
     "TOKEN_VARIABLE",
     "TaskContext",
+    "Token",
     "address_of",
     "become",
     "current_task",
@@ -29,6 +31,18 @@ __all__ = [
 
 TOKEN_VARIABLE = "PYTEST_LOCALCLUSTER_TOKEN"
 """Carries a cluster's token to its tasks and to subprocesses started with ``cluster.environ()``."""
+
+PAST_LINKS_VARIABLE = "PYTEST_LOCALCLUSTER_PAST_LINKS"
+"""Carries the tasks' own addresses, which a test may give to a task that sees others by links."""
+
+
+class Token(str):
+    """A cluster's token, which shows itself in no repr: reports print those of all locals."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<the token of a cluster>"
 
 
 @dataclass(frozen=True)
@@ -126,4 +140,5 @@ def token_for(target: str) -> str | None:
         return None
     spec = ClusterSpec.from_tf_config(tf_config)
     known = any(address in addresses for addresses in spec.as_dict().values())
+    known = known or address in env.get(PAST_LINKS_VARIABLE, "").split(",")
     return token if known else None

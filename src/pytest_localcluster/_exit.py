@@ -8,7 +8,7 @@ from typing import Protocol
 
 from .errors import StopError
 
-__all__ = ["forget", "stop_at_exit"]
+__all__ = ["forget", "running", "stop_at_exit"]
 
 
 class Stoppable(Protocol):
@@ -33,6 +33,11 @@ def stop_at_exit(cluster: Stoppable) -> None:
 def forget(cluster: Stoppable) -> None:
     """Take back :func:`stop_at_exit`: the cluster was stopped."""
     _running.discard(cluster)
+
+
+def running() -> set[Stoppable]:
+    """Return what is to be stopped, the set itself."""
+    return _running
 
 
 def _stop_all() -> None:

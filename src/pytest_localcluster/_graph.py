@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from . import _pickling
 
-__all__ = ["Input", "call_method", "compile_call", "pack"]
+__all__ = ["BadCall", "Input", "call_method", "compile_call", "pack"]
 
 T = TypeVar("T")
 Values = Sequence[Any]
@@ -85,7 +85,13 @@ def _same(old: Sequence[Any], new: Sequence[Any]) -> bool:
     return all(a is b for a, b in zip(old, new, strict=True))
 
 
-def compile_call(function: bytes, arguments: bytes) -> Callable[[Values], Any]:
+class BadCall(ValueError):
+    """What was unpickled is no call of a function with so many inputs."""
+
+
+def compile_call(
+    function: bytes, arguments: bytes, inputs: int | None = None
+) -> Callable[[Values], Any]:
     """Return a function that makes the call, given the values of its inputs.
 
     Both are unpickled here, once: an argument without an input is the same object in every step,
@@ -94,9 +100,23 @@ def compile_call(function: bytes, arguments: bytes) -> Callable[[Values], Any]:
     Args:
         function: the pickled callable.
         arguments: its pickled ``(args, kwargs)``, as :func:`pack` left them.
+        inputs: how many there will be; None does not look.
+
+    Raises:
+        BadCall: they are pickles of something else.
+        Exception: whatever unpickling raises.
     """
     call = _pickling.loads(function)
-    args, kwargs = _pickling.loads(arguments)
+    packed = _pickling.loads(arguments)
+    if not callable(call):
+        raise BadCall(f"a {type(call).__qualname__} cannot be called")
+    if not (isinstance(packed, tuple) and list(map(type, packed)) == [tuple, dict]):
+        raise BadCall("its arguments are no pair of a tuple and a dict")
+    args, kwargs = packed
+    if inputs is not None:
+        most = max(_inputs_in(packed), default=-1)
+        if most >= inputs:
+            raise BadCall(f"its arguments stand for input {most}, and it has {inputs}")
     in_order = all(isinstance(arg, Input) and arg.index == i for i, arg in enumerate(args))
     if in_order and not any(map(_filler, kwargs.values())):
         if not kwargs:
@@ -120,16 +140,7 @@ def _filler(value: Any) -> Callable[[Values], Any] | None:
     """Return what makes this argument from the values of the inputs; None if it holds none."""
     if isinstance(value, Input):
         return itemgetter(value.index)
-    found: list[int] = []
-
-    def look(part: Any) -> Any:
-        if isinstance(part, Input):
-            found.append(part.index)
-            return part
-        return _map(part, look)
-
-    look(value)
-    if not found:
+    if not _inputs_in(value):
         return None
 
     def fill(values: Values) -> Any:
@@ -139,6 +150,19 @@ def _filler(value: Any) -> Callable[[Values], Any] | None:
         return put(value)
 
     return fill
+
+
+def _inputs_in(value: Any) -> list[int]:
+    found: list[int] = []
+
+    def look(part: Any) -> Any:
+        if isinstance(part, Input):
+            found.append(part.index)
+            return part
+        return _map(part, look)
+
+    look(value)
+    return found
 
 
 def call_method(value: Any, name: str, *args: Any, **kwargs: Any) -> Any:

@@ -6,13 +6,11 @@ import enum
 import signal as signals
 from typing import TYPE_CHECKING
 
-from ._clock import poll
 from ._launch import Entry, Process
 from ._launch.reports import describe_exit, exited, never_ready, start_failed
-from .errors import ServerExited, StartTimeout, StopError
+from .errors import ServerExited, StopError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from concurrent.futures import Future
 
     from ._clock import Deadline
@@ -21,8 +19,9 @@ if TYPE_CHECKING:
     from ._server import Server
     from ._setup import Place
     from ._spec import Task
+    from .errors import StartError, StartTimeout
 
-__all__ = ["Life", "State", "end_all", "wait_all_ready"]
+__all__ = ["Life", "State"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 
@@ -61,6 +60,7 @@ class Life:
         self.forgiven = False
         self.asked: set[int] = set()
         self._death: ServerExited | None = None  # of an earlier life, not forgiven
+        self._missing: str | None = None  # what a start still lacks; None before it was asked
 
     @property
     def task(self) -> Task:
@@ -75,41 +75,67 @@ class Life:
         """Tell whether there is a process that has not ended."""
         return self.process is not None and self.process.exitcode is None
 
-    def launch(self) -> None:
-        """Start the task without waiting for it."""
-        assignment, runtime, launcher, lease = self.place
+    def launch(self, deadline: Deadline) -> None:
+        """Start the task without waiting for it; it is to serve by the deadline."""
+        assignment, runtime, launcher, lease, _ = self.place
         self._death = self.unexpected_death()
         lease.hand_over()
         self.log.begin()
         self.state = State.STARTING
+        self._missing = None
         self.forgiven = False
         self.asked.clear()
-        entry = Entry(runtime.entry(assignment), assignment.context)
+        entry = Entry(runtime.entry(assignment), assignment.context, deadline)
         self.process = launcher.launch(entry, self.log)
 
-    def wait_ready(self, deadline: Deadline) -> None:
-        """Wait until the task serves; a StartError tells why it does not."""
+    @property
+    def sends_no_event(self) -> bool:
+        """Whether its coming up shows only to who looks again and again."""
+        return self._missing is not None or (self.process is not None and not self.process.news())
+
+    def come_up(self) -> bool:
+        """Look, without waiting for it, whether the task serves.
+
+        Raises:
+            StartError: it never will; or it did, and died while others of its cluster started.
+        """
         process = self.process
         assert process is not None
-        process.wait_ready(deadline)
-        missing = ""
-
-        def usable() -> bool:
-            nonlocal missing
-            missing = self.place.runtime.ready(self._handle)
-            return not missing or process.exitcode is not None
-
-        poll(usable, deadline)
-        if (missing or process.program) and process.exitcode is not None:
-            died = self._exited(" while it started")
-            what = f"{process.program or 'it'} {describe_exit(process.exitcode)}"
-            raise start_failed(self._context, self.log, process.pid, what) from died
-        if missing:
-            seconds = deadline.seconds or 0.0
-            raise never_ready(
-                self._context, self.log, process.pid, seconds, process.program, missing
-            )
+        if self.state is State.RUNNING:
+            if process.exitcode is not None:
+                self.forgive()  # this tells of it
+                raise self._died_starting(" while others started")
+            return True
+        if not process.come_up():
+            return False
+        self._missing = self.place.runtime.ready(self._handle)
+        if (self._missing or process.program) and process.exitcode is not None:
+            raise self._died_starting(" while it started")
+        if self._missing:
+            return False
         self.state = State.RUNNING
+        return True
+
+    def late(self, deadline: Deadline) -> StartTimeout:
+        """Return the error for a task that is alive, but did not come up by the deadline."""
+        process = self.process
+        assert process is not None
+        if self._missing is None:
+            return process.late(deadline)
+        seconds = deadline.seconds or 0.0
+        return never_ready(
+            self._context, self.log, process.pid, seconds, process.program, self._missing
+        )
+
+    def _died_starting(self, doing: str) -> StartError:
+        process = self.process
+        assert process is not None
+        what = f"{process.program or 'it'} {describe_exit(process.exitcode)}"
+        if self.state is State.RUNNING:
+            what += doing
+        error = start_failed(self._context, self.log, process.pid, what)
+        error.__cause__ = self._exited(doing)
+        return error
 
     def ask_to_stop(self) -> None:
         """Ask the task to end, without waiting for it; what cannot listen is killed."""
@@ -123,14 +149,18 @@ class Life:
             self.forgive()  # no such task ends by itself: it is killed
         self.state = State.STOPPED
 
+    def await_end(self, deadline: Deadline) -> None:
+        """Wait for the end that was asked for; force it at the deadline."""
+        if self.process is not None and self.process.wait(deadline) is None:
+            self.forgive()  # it is we who kill it
+            self.process.force()
+
     def finish(self, deadline: Deadline) -> None:
-        """Wait for the end that was asked for, force it at the deadline, give everything back."""
+        """Give everything back, by the deadline; StopError if the task outlives that."""
         process = self.process
         if process is None:
             return
-        if process.wait(deadline) is None:
-            self.forgive()  # it is we who kill it
-        process.close()
+        process.close(deadline)
         if process.exitcode is None:
             raise StopError(
                 f"{self.task} outlived SIGKILL",
@@ -152,6 +182,10 @@ class Life:
         if signal == signals.SIGKILL:
             self.state = State.KILLED
             process.wait(deadline)
+        elif signal == signals.SIGSTOP:
+            self.state = State.SUSPENDED
+        elif signal == signals.SIGCONT and self.state is State.SUSPENDED:
+            self.state = State.RUNNING
 
     def suspend(self) -> None:
         """Stop the task in its tracks."""
@@ -207,7 +241,8 @@ class Life:
         lived = self.state in (State.RUNNING, State.SUSPENDED)
         # It may have been asked to stop when it was dead already, and nobody knew yet.
         if lived or (self.state is State.STOPPED and code != 0):
-            return exited(self._context, self.log, process.pid, code, " on its own")
+            oom = process.out_of_memory()
+            return exited(self._context, self.log, process.pid, code, " on its own", oom=oom)
         return self._death
 
     def _was_asked(self, code: int) -> bool:
@@ -229,39 +264,3 @@ class Life:
             return f"{state}, pid {process.pid}"
         dead = self.state in (State.RUNNING, State.SUSPENDED)
         return f"{'dead' if dead else state}, exit code {process.exitcode}"
-
-
-def wait_all_ready(lives: Sequence[Life], deadline: Deadline) -> None:
-    """Wait until all tasks serve.
-
-    Another one's death, if there is one, tells more than that one was waited for in vain.
-    """
-    late: StartTimeout | None = None
-    for life in lives:
-        try:
-            life.wait_ready(deadline)
-        except StartTimeout as error:
-            late = late or error
-    if late is not None:
-        raise late
-
-
-def end_all(lives: Sequence[Life], deadline: Deadline) -> None:
-    """Ask all, wait for all, kill at the deadline what is left; one StopError names what stays."""
-    failures = []
-    for life in lives:
-        life.ask_to_stop()
-    for life in lives:
-        try:
-            life.finish(deadline)
-        except StopError as error:
-            failures.append(error)
-    if len(failures) > 1:
-        names = tuple(name for failure in failures for name in failure.survivors)
-        raise StopError(
-            f"{len(failures)} tasks would not stop: {', '.join(names)}",
-            survivors=names,
-            evidence="\n".join(str(failure) for failure in failures),
-        )
-    for failure in failures:
-        raise failure

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ._clock import Deadline, poll
+from ._held import hold_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -127,6 +128,7 @@ class Follower:
             target=self._run, name="pytest-localcluster-logs", daemon=True
         )
         self._thread.start()
+        hold_thread(self._thread)
 
     def _run(self) -> None:
         while not self._closing.wait(0.05):  # files send no event when they grow
@@ -147,7 +149,7 @@ class Follower:
         """Show what is left and end. Idempotent."""
         if not self._closing.is_set():
             self._closing.set()
-            self._thread.join()
+            self._thread.join(5.0)  # longer only if whoever reads our output has stopped reading
             self._show(last=True)
 
 

@@ -22,9 +22,12 @@ import os
 import re
 import socket
 import threading
+import weakref
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Self
 
+from . import _held
 from .errors import PortError
 
 if TYPE_CHECKING:
@@ -53,6 +56,13 @@ class PortLease:
         self._holder: socket.socket | None = holder
         self._picked = picked
         self._released = False
+        owner = _held.owner()
+        dropped = None if owner is not None else partial(_is_dropped, weakref.ref(self))
+        self._held = _held.hold(
+            f"the lease of port {port}",
+            alive=dropped,
+            remedy="release() it, use it in a with statement, or take the fixture lease_port",
+        )
 
     @property
     def held(self) -> bool:
@@ -87,6 +97,7 @@ class PortLease:
         if self._released:
             return
         self._released = True
+        self._held.give_back()
         if self._holder is not None:
             self._holder.close()
             self._holder = None
@@ -107,6 +118,11 @@ class PortLease:
     def __repr__(self) -> str:
         state = "released" if self._released else "held" if self.held else "handed over"
         return f"<PortLease {self.address}: {state}>"
+
+
+def _is_dropped(lease: weakref.ref[PortLease]) -> bool:
+    # Whoever still has it may mean to; a lease that nobody can release any more is lost.
+    return lease() is None
 
 
 def lease_port() -> PortLease:
@@ -200,6 +216,10 @@ def _picks() -> Iterator[int]:
         try:
             yield portpicker.pick_unused_port()
         except portpicker.NoFreePortFoundError:
+            try:
+                socket.socket().close()
+            except OSError as error:
+                _check_descriptors(error)
             raise PortError(
                 "portpicker found no free port", remedy="end what holds the ports"
             ) from None
@@ -216,7 +236,8 @@ def _hold(port: int) -> socket.socket | None:
     for family, host in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
         try:
             holder = socket.socket(family, socket.SOCK_STREAM)
-        except OSError:
+        except OSError as error:
+            _check_descriptors(error)
             continue  # no IPv6 here
         try:
             if family == socket.AF_INET6:
@@ -230,6 +251,16 @@ def _hold(port: int) -> socket.socket | None:
             return None
         return holder
     return None
+
+
+def _check_descriptors(error: OSError) -> None:
+    """Raise PortError if there was no socket because no more files may be open."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise PortError(
+            f"no port can be held: {error.strerror}",
+            remedy="raise `ulimit -n`, or ask for fewer tasks: each lease takes a descriptor, "
+            "and links=True a lease for every ordered pair of tasks",
+        ) from None
 
 
 _NO_SUCH_ADDRESS = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENOPROTOOPT))

@@ -30,6 +30,9 @@ class _Server(Protocol):
     def pid(self) -> int | None:
         """Its process."""
 
+    def is_suspended(self) -> bool:
+        """Tell whether it does nothing until it is resumed."""
+
     def unfinished(self, timeout: float | None) -> TimeoutError:
         """Return the error for a function that did not end in time."""
 
@@ -92,12 +95,32 @@ def failure(futures: Mapping[S, Future[None]], deadline: Deadline) -> ClusterErr
     return None
 
 
+_LOOK = 15.0
+"""Seconds between looks at whom a call without a timeout waits for."""
+
+
+def _wait(futures: Mapping[S, Future[T]], timeout: float | None) -> None:
+    """Wait for all, for a failure, or for ``timeout``; without one, not for who is suspended."""
+    suspended: set[S] = set()
+    while True:
+        done, pending = wait(
+            futures.values(), _LOOK if timeout is None else timeout, FIRST_EXCEPTION
+        )
+        if timeout is not None or not pending or any(future.exception() for future in done):
+            return
+        # A function may take as long as it likes; but not while nothing can run.
+        now = {s for s, future in futures.items() if future in pending and s.is_suspended()}
+        for server in now & suspended:
+            raise server.unfinished(None)
+        suspended = now
+
+
 def gather(futures: Mapping[S, Future[T]], timeout: float | None) -> list[T]:
     """Return what all servers return; raise the first failure at once, whichever it comes from."""
     number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
     if timeout is not None and not (number and timeout >= 0):
         raise SpecError(f"timeout={timeout!r} is no time to wait", remedy="use seconds, or None")
-    wait(futures.values(), timeout, FIRST_EXCEPTION)
+    _wait(futures, timeout)
     for server, future in futures.items():
         error = future.exception() if future.done() else None
         if error is not None:

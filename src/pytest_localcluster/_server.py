@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal as signals
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import _held
 from ._channel import TaskChannel
 from ._clock import Deadline
 from ._life import Life, State
+from ._lives import end_all, wait_all_ready
 from ._results import Result, gather
 from .errors import ServerExited, SpecError, UnsupportedError
 
@@ -68,7 +71,7 @@ class Server:
         With the TensorFlow runtime it is TensorFlow's own message.
         """
         place = self._life.place
-        message: ServerDef = place.runtime.server_def(place.assignment.server_def)
+        message: ServerDef = place.runtime.server_def(place.server_def)
         return message
 
     @property
@@ -128,9 +131,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop the task; its address stays its own. Idempotent."""
-        deadline = Deadline(self.cluster.config.stop_timeout / 2)
-        self._life.ask_to_stop()
-        self._life.finish(deadline)
+        end_all([self._life], self.cluster.config.stop_timeout)
 
     def restart(self) -> None:
         """Stop the task if it runs, start it again at the same address, return when it is ready.
@@ -142,8 +143,10 @@ class Server:
         with self.cluster._lock:
             self.stop()
             self._life.place.lease.take_back()
-            self._life.launch()
-            self._life.wait_ready(self.cluster._start_deadline())
+            deadline = self.cluster._start_deadline()
+            with _held.owned_by(self.cluster._held):
+                self._life.launch(deadline)
+            wait_all_ready([self._life], deadline)
             self.cluster._restarted(self)
 
     def kill(self, signal: int = signals.SIGKILL) -> None:
@@ -164,6 +167,7 @@ class Server:
         """Stop the task and its children in their tracks: they keep their sockets, but do nothing.
 
         Raises:
+            ClusterError: it did not stop, because the kernel does not let it.
             UnsupportedError: the task is a thread.
         """
         self._life.suspend()
@@ -190,8 +194,11 @@ class Server:
         ``fn`` may be a closure, a lambda or defined in the test module. What it prints is in the
         log before this returns.
 
+        Without a ``timeout`` it may take as long as it likes, but not while the task is suspended.
+
         Raises:
-            TimeoutError: it did not end in ``timeout`` seconds; it runs on in the task.
+            TimeoutError: it did not end in ``timeout`` seconds; it runs on in the task. Or, without
+                one, the task has been suspended for some time.
             ServerExited: the task died meanwhile.
             Exception: whatever ``fn`` raised, with the remote traceback as its ``__cause__``.
         """
@@ -202,8 +209,22 @@ class Server:
         process = self._life.living(f"run {getattr(fn, '__qualname__', fn)} in")
         return Result(process.call(fn, args, kwargs), self._life.forgive)
 
+    def is_suspended(self) -> bool:
+        """Tell whether the task does nothing until it is resumed, whoever has stopped it."""
+        pid = self.pid
+        stopped = pid is not None and pid != os.getpid() and _held.is_stopped(pid)
+        return self._life.state is State.SUSPENDED or stopped
+
     def unfinished(self, timeout: float | None) -> TimeoutError:
-        """Return the error for a function that still runs after ``timeout`` seconds."""
+        """Return the error for a function that still runs after ``timeout`` seconds.
+
+        None is for one that has none, and does not run, since the task is suspended.
+        """
+        if timeout is None:
+            return TimeoutError(
+                f"{self.task} at {self.address} (pid {self.pid}) is suspended, and does not run "
+                "what it was given; resume() it, or give run() a timeout"
+            )
         return TimeoutError(
             f"{self.task} at {self.address} (pid {self.pid}) has not finished after {timeout} s; "
             "it runs on, and what is submitted next waits for it: restart() the task to end it"
@@ -217,7 +238,7 @@ class Server:
         """
         self._life.living("read variables of")
         timeout = self.cluster._start_deadline().seconds
-        assignment, runtime, _, _ = self._life.place
+        assignment, runtime, *_ = self._life.place
         return dict(runtime.variables(self.address, assignment.token, timeout))
 
     def _check_takes_sessions(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _context, _ports
 from ._context import TaskContext
-from ._launch import Launcher, find_launcher
+from ._launch import Launcher, find_launcher, shelter
 from ._logs import TaskLog
 from ._proto.config_pb2 import ConfigProto
 from ._proto.server_pb2 import ServerDef
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ._ports import PortLease
 
 __all__ = [
+    "Pair",
     "Place",
     "client_environment",
     "find_runtimes",
@@ -37,14 +38,21 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 
 _PRELOAD_SECONDS = 60.0
 
+Pair = tuple[Task, Task]
+"""Who dials, and who is dialled."""
+
 
 class Place(NamedTuple):
-    """What is made ready for one task, for all its starts."""
+    """What is made ready for one task, for all its starts.
+
+    Its ``server_def`` is what the test sees: with links the task is given another one.
+    """
 
     assignment: Assignment
     runtime: Runtime
     launcher: Launcher
     lease: PortLease
+    server_def: bytes
 
 
 def find_runtimes(config: ClusterConfig) -> dict[str, Runtime]:
@@ -73,8 +81,12 @@ def start_seconds(config: ClusterConfig, runtimes: Iterable[Runtime]) -> float:
 
 def lease_places(
     config: ClusterConfig, runtimes: Mapping[str, Runtime], token: str, undo: ExitStack
-) -> tuple[ClusterSpec, list[Place]]:
-    """Lease the ports and tell each task who it is; ``undo`` learns how to take it back."""
+) -> tuple[ClusterSpec, list[Place], dict[Pair, PortLease]]:
+    """Lease the ports and tell each task who it is; ``undo`` learns how to take it back.
+
+    Returns:
+        The spec; what each task needs; the lease of each link, none if the config asks for none.
+    """
     tasks = config.tasks()
     # The last lease is MASTER_PORT, for the collectives that the workers may want to form.
     leases = _ports.lease_ports(len(tasks) + bool(config.workers))
@@ -86,24 +98,48 @@ def lease_places(
         _context.register_token(lease.address, token)
         undo.callback(_context.forget_token, lease.address)
     spec = ClusterSpec(addresses)
+    links = _lease_links(tasks, undo) if config.links else {}
     places = []
     for task, lease in zip(tasks, leases, strict=False):
         runtime = runtimes[task.job]
-        env = _task_environment(config, spec, task, token, leases[-1].port)
-        context = TaskContext(task, spec, runtime.target(lease.address), env)
+        seen = _seen_by(task, spec, links)
+        env = _task_environment(config, seen, task, token, leases[-1].port)
+        if links:
+            env[_context.PAST_LINKS_VARIABLE] = ",".join(lease.address for lease in leases)
+        context = TaskContext(task, seen, runtime.target(lease.address), env)
         preload = tuple(dict.fromkeys((*runtime.preload, *config.preload)))
+        launcher = find_launcher(config.launcher, preload, runtime.boot_env)
+        launcher.prepare()
         strangers = tuple(
             job for job, other in runtimes.items() if type(other) is not type(runtime)
         )
         places.append(
             Place(
-                Assignment(context, _server_def(config, spec, task), token, strangers),
+                Assignment(context, _server_def(config, seen, task), token, strangers),
                 runtime,
-                find_launcher(config.launcher, preload, runtime.boot_env),
+                launcher,
                 lease,
+                _server_def(config, spec, task),
             )
         )
-    return spec, places
+    return spec, places, links
+
+
+def _lease_links(tasks: list[Task], undo: ExitStack) -> dict[Pair, PortLease]:
+    pairs = list(itertools.permutations(tasks, 2))
+    leases = _ports.lease_ports(len(pairs))
+    for lease in leases:
+        undo.callback(lease.release)
+    return dict(zip(pairs, leases, strict=True))
+
+
+def _seen_by(task: Task, spec: ClusterSpec, links: Mapping[Pair, PortLease]) -> ClusterSpec:
+    """Return the cluster as a task is to see it: itself where it is, the others behind links."""
+    jobs = spec.as_dict()
+    for (dialling, dialled), lease in links.items():
+        if dialling == task:
+            jobs[dialled.job][dialled.index] = lease.address
+    return ClusterSpec(jobs)
 
 
 def prepare_next(places: Iterable[Place]) -> None:
@@ -119,7 +155,7 @@ def open_logs(tasks: list[Task], directory: Path | None, undo: ExitStack) -> lis
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
     else:
-        directory = Path(tempfile.mkdtemp(prefix="pytest-localcluster-"))
+        directory = shelter.new_folder()
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
     logs = []
     for task in tasks:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["ClusterSpec", "DeviceSpec", "Task", "job_name", "whole_number"]
 
 _JOB = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_TASK = re.compile(r"/job:([^/:]+)(?:/replica:0)?/task:(\d+)")
+_NUMBER = re.compile(r"[0-9]{1,9}")  # int() reads not every \d, and not any number of them
+_TASK = re.compile(rf"/job:([^/:]+)(?:/replica:0)?/task:({_NUMBER.pattern})")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 
 
@@ -84,9 +85,9 @@ class Task:
             )
         index = task["index"]
         # TensorFlow's own documentation writes the index as a number or as a string of digits.
-        return cls(
-            task["type"], int(index) if isinstance(index, str) and index.isdigit() else index
-        )
+        if isinstance(index, str) and _NUMBER.fullmatch(index):
+            index = int(index)
+        return cls(task["type"], index)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class DeviceSpec:
                     raise _bad_device(spec, part)
                 if name in ("job", "device_type"):
                     parts[name] = text
-                elif text.isdigit():
+                elif _NUMBER.fullmatch(text):
                     parts[name] = int(text)
                 elif text == "*" and name == "device_index":
                     parts[name] = None

@@ -32,6 +32,7 @@ __all__ = [
     "AlreadyExistsError",
     "CancelledError",
     "ClusterError",
+    "ClusterLeakWarning",
     "DataLossError",
     "DeadlineExceededError",
     "FailedPreconditionError",
@@ -85,12 +86,8 @@ class ClusterError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.task = task
-        self.address = address
-        self.pid = pid
-        self.status = status
-        self.evidence = evidence
-        self.remedy = remedy
+        self.task, self.address, self.pid = task, address, pid
+        self.status, self.evidence, self.remedy = status, evidence, remedy
 
     def __str__(self) -> str:
         lines = [self.message]
@@ -150,6 +147,10 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return "\n\n" + str(self.args[0]).rstrip()
+
+
+class ClusterLeakWarning(UserWarning):
+    """Something of a cluster has outlived it; what ``--cluster-leak-check=warn`` gives."""
 
 
 class OpError(Exception):

@@ -19,6 +19,8 @@ from ._plugin.fixtures import (
     local_cluster,
     session_cluster,
 )
+from ._plugin.hang import HangDump, TimeoutDump
+from ._plugin.leaks import LeakCheck
 from ._plugin.marker import DESCRIPTION, MarkerCheck
 from ._plugin.options import OPTIONS, add_options, read_options
 from ._plugin.watch import WATCH, Watch
@@ -48,6 +50,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_PREVIOUS] = _observer.observe(watch)
     config.pluginmanager.register(MarkerCheck(), "localcluster-marker")
     config.pluginmanager.register(watch, "localcluster-watch")
+    if options.leak_check != "off":
+        check = LeakCheck(watch, options.leak_check)
+        config.pluginmanager.register(check, "localcluster-leaks")
+    config.pluginmanager.register(TimeoutDump(watch), "localcluster-timeouts")
+    if options.hang_dump is not None:
+        config.pluginmanager.register(HangDump(watch, options.hang_dump), "localcluster-hang-dump")
     if options.logs == "all":
         watch.begin_to_report()  # the controller of xdist shows logs, and has no cluster of its own
     if options.port_range is not None:
@@ -83,6 +91,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def _end_forkservers(config: pytest.Config) -> None:
     # Not for a pytest inside of a test: the outer one may have clusters.
-    process = sys.modules.get(f"{__package__}._launch.process")
-    if process is not None and config.stash[_PREVIOUS] is None:
-        process.shutdown()
+    for name in ("shelter", "process"):  # the folder first: guards go with their forkservers
+        module = sys.modules.get(f"{__package__}._launch.{name}")
+        if module is not None and config.stash[_PREVIOUS] is None:
+            module.shutdown()

@@ -20,7 +20,7 @@ class Row:
     Attributes:
         what: what was measured; peers use the same words for what compares.
         value: the median, in ``unit``.
-        unit: ``ms``, ``MiB``, ``GiB/s`` or ``tests/s``.
+        unit: ``ms``, ``us``, ``MiB``, ``GiB/s`` or ``tests/s``.
         budget: what the design allows, in ``unit``; None if it says nothing.
         at_least: whether the budget is a floor (a rate) and not a ceiling (a cost).
         ratio: the budget as a share of what a peer needs for the same.

@@ -26,6 +26,7 @@ from pytest_localcluster import (
     variables_initializer,
 )
 
+from . import links
 from ._measure import Row, Stopwatch, cpu, per_call, pss
 
 # The budgets of the foundation, by launcher: start, stop.
@@ -183,5 +184,9 @@ def all_rows(repeat: int) -> Iterator[Row]:
     for launcher in BUDGETS:
         yield from steps(launcher, repeat)
     yield from large(repeat)
+    yield from links.passing(repeat)
+    for launcher in BUDGETS:
+        yield from links.lives(launcher, repeat)
+    yield from links.verbs(repeat)
     yield from unused(repeat)
     yield from suite(200)

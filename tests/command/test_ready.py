@@ -85,7 +85,7 @@ def never(server: Server) -> bool:
 )
 def test_what_never_becomes_ready(command: list[Any], ready: Any, missing: str | None) -> None:
     cluster = LocalCluster(
-        workers=0, runtime=CommandRuntime(ps=command, ready=ready), start_timeout=0.3
+        workers=0, runtime=CommandRuntime(ps=command, ready=ready), start_timeout=1.0
     )
     if missing is None:
         cluster.start().stop()
@@ -93,7 +93,7 @@ def test_what_never_becomes_ready(command: list[Any], ready: Any, missing: str |
     with pytest.raises(StartTimeout, match=missing) as caught:
         cluster.start()
     text = str(caught.value)
-    assert text.startswith("/job:ps/task:0 was not ready after 0.3 s: ")
+    assert text.startswith("/job:ps/task:0 was not ready after 1 s: ")
     assert "still alive; its program is: " in text
     assert ("| hello" in text) or ("it has printed nothing" in text)
     assert "raise --cluster-start-timeout" in text

@@ -88,7 +88,7 @@ def test_a_stopped_cluster_says_so_and_starts_again(make_cluster: MakeCluster) -
         cluster.start()
     worker = cluster.workers[0]
     cluster.stop()
-    with pytest.raises(ClusterError, match="is not running, and cannot run a function"):
+    with pytest.raises(ClusterError, match="does not run: it cannot run a function"):
         cluster.run(print)
     with pytest.raises(
         ServerExited, match="/job:worker/task:0 is stopped; there is nothing to run print in"

@@ -44,15 +44,17 @@ METHODS = [
 ]
 
 
-def invoke(channel: grpc.Channel, method: tuple[str, bool, bool], metadata: Any) -> Any:
-    """Call a method with empty bytes; return its answer or the list of its answers."""
+def invoke(
+    channel: grpc.Channel, method: tuple[str, bool, bool], metadata: Any, data: bytes = b""
+) -> Any:
+    """Call a method with bytes; return its answer or the list of its answers."""
     name, client_streams, server_streams = method
     kinds = {
         (False, False): channel.unary_unary,
         (False, True): channel.unary_stream,
         (True, False): channel.stream_unary,
     }
-    request: Any = iter([b""]) if client_streams else b""
+    request: Any = iter([data]) if client_streams else data
     answer = kinds[client_streams, server_streams](name)(request, metadata=metadata, timeout=10)
     return list(answer) if server_streams else answer
 

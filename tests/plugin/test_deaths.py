@@ -204,3 +204,82 @@ def test_a_death_that_a_restart_or_reset_mended(pytester: pytest.Pytester, run: 
     result = run()
     result.assert_outcomes(passed=1, failed=3)
     result.stdout.fnmatch_lines(["*/job:worker/task:0 exited with status 9 on its own*"])
+
+
+def test_what_was_replaced_is_told(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        """
+        import os
+        import signal
+        import pytest
+        from conftest import crash
+        from pytest_localcluster import cluster_fixture
+        from pytest_localcluster._clock import Deadline, poll
+
+        own = cluster_fixture(scope="module", workers=1, ps=0)
+        shared = pytest.mark.cluster(scope="class")
+
+        @pytest.fixture(scope="module", autouse=True)
+        def between_tests(request):
+            "Kill tasks when no test runs."
+            servers = []
+
+            class Plugin:
+                def pytest_runtest_logfinish(self):
+                    while servers:
+                        server = servers.pop()
+                        os.kill(server.pid, signal.SIGSEGV)
+                        assert poll(lambda: server._life.process.exitcode, Deadline(20))
+
+            request.config.pluginmanager.register(Plugin(), "killer")
+            yield servers
+            request.config.pluginmanager.unregister(name="killer")
+
+        @shared
+        class TestShared:
+            def test_first(self, local_cluster, between_tests):
+                between_tests.append(local_cluster.ps[0])
+
+            def test_second(self, local_cluster):
+                local_cluster.ps[0].kill()
+                assert "red" == "second"
+
+            def test_third(self, local_cluster):
+                assert "red" == "third"
+
+        class TestLasting:
+            def test_fourth(self, own, between_tests):
+                between_tests.append(own.workers[0])
+
+            def test_fifth(self, own):
+                assert "red" == "fifth"
+
+        class TestGreen:
+            def test_sixth(self, own, between_tests):
+                between_tests.append(own.workers[0])
+
+            def test_seventh(self, own):
+                pass
+        """
+    )
+    result = run("-rP")
+    result.assert_outcomes(passed=4, failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*_ TestShared.test_second _*",
+            "*Captured log of replaced tasks setup*",
+            "the cluster that this test shares was replaced: a task of it was not alive any more:",
+            "/job:ps/task:0 was killed by SIGSEGV on its own",
+            "*Fatal Python error: Segmentation fault",
+            "*_ TestShared.test_third _*",
+            "*Captured log of replaced tasks setup*",
+            "/job:ps/task:0: it was ended on purpose, or by what an earlier test was told of",
+            "*_ TestLasting.test_fifth _*",
+            "these tasks were restarted for this test:",
+            "/job:worker/task:0 was killed by SIGSEGV on its own",
+            "*_ TestGreen.test_seventh _*",
+            "*Captured log of replaced tasks setup*",
+            "these tasks were restarted for this test:",
+        ]
+    )

@@ -71,7 +71,8 @@ def test_the_command_line_goes_before_ini(pytester: pytest.Pytester, ini: Ini) -
 def test_help_lists_both(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_inprocess("--help")
     help_text = result.stdout.str()
-    for name in ("runtime", "launcher", "start-timeout", "logs", "log-dir", "port-range"):
+    names = ("runtime", "launcher", "start-timeout", "logs", "log-dir", "port-range")
+    for name in (*names, "leak-check", "hang-dump"):
         assert f"--cluster-{name}" in help_text
         assert f"ini: cluster_{name.replace('-', '_')}" in " ".join(help_text.split())
     assert "cluster_preload" in help_text
@@ -84,6 +85,11 @@ BAD = [
     ("--cluster-start-timeout", "0", ["is no time to wait"]),
     ("--cluster-start-timeout", "nan", ["is no time to wait"]),
     ("--cluster-logs", "some", ["use one of failed, all, none"]),
+    ("--cluster-leak-check", "ignore", ["use one of error, warn, off"]),
+    ("--cluster-hang-dump", "soon", ["use a number of seconds above 0"]),
+    ("--cluster-hang-dump", "0", ["use a number of seconds above 0"]),
+    ("--cluster-hang-dump", "nan", ["use a number of seconds above 0"]),
+    ("--cluster-hang-dump", "inf", ["use a number of seconds above 0"]),
     ("--cluster-port-range", "20000", ["write it as LOW-HIGH, such as 20000-20999"]),
     ("--cluster-port-range", "300-200", ["LOW must not be above HIGH"]),
     ("--cluster-port-range", "0-99999", ["ports go from 1 to 65535"]),

@@ -1,22 +1,19 @@
-"""Whole runs, and how they end: nothing of a cluster is ever left behind."""
+"""Whole runs, and how they end: nothing of a cluster is ever left behind.
+
+How they are ended by others, and whatever is hard to end: see ``tests/survivors``.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-import psutil
 import pytest
 
-from pytest_localcluster._clock import Deadline, poll
+from tests.survivors.runs import TAG, processes
 
 Run = Callable[..., pytest.RunResult]
-
-TAG = "PYTEST_LOCALCLUSTER_TEST_RUN"
 
 
 @pytest.fixture
@@ -39,24 +36,6 @@ def left_behind(
     yield find
     for process in processes(tag):
         process.kill()
-
-
-def processes(tag: str) -> list[psutil.Process]:
-    """Return the processes with this tag, or with this and a word more."""
-    return [
-        process
-        for process in psutil.process_iter()
-        if process.pid != os.getpid() and f"{_tag(process)} ".startswith(f"{tag} ")
-    ]
-
-
-def _tag(process: psutil.Process) -> str:
-    try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return ""
-        return process.environ().get(TAG, "")
-    except psutil.Error:
-        return ""
 
 
 TESTS = """
@@ -142,56 +121,6 @@ def test_pdb(pytester: pytest.Pytester, left_behind: Callable[[], list[str]], an
         stdin=b"p [s.is_alive() for s in local_cluster.servers]\n" + answer.encode(),
     )
     result.stdout.fnmatch_lines(["*entering PDB*", "*[[]True, True]*"])
-    assert left_behind() == []
-
-
-ENDS = {
-    "interrupted": (signal.SIGINT, ()),
-    "terminated": (signal.SIGTERM, ()),
-    "killed": (signal.SIGKILL, ()),
-    "xdist terminated": (signal.SIGTERM, ("-n2",)),
-    "xdist killed": (signal.SIGKILL, ("-n2",)),
-}
-
-
-def test_pytest_is_ended_by_a_signal(
-    pytester: pytest.Pytester, left_behind: Callable[[], list[str]]
-) -> None:
-    pytester.makepyfile(
-        """
-        import os
-
-        def test_it(local_cluster, session_cluster):
-            with open(os.environ["READY"], "w") as file:
-                file.write("ready")
-            local_cluster.workers[0].run(input_that_never_comes)
-
-        def input_that_never_comes():
-            import threading
-            threading.Event().wait()
-        """
-    )
-    # All at once, since xdist's workers notice on their own that their controller is gone, and
-    # that takes them some seconds.
-    with contextlib.ExitStack() as stack:
-        for end, (number, mode) in ENDS.items():
-            ready = pytester.path / end
-            os.mkfifo(ready)
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *mode],
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    stdin=subprocess.DEVNULL,
-                    env={**os.environ, TAG: f"{pytester.path} {end}", "READY": str(ready)},
-                )
-            )
-            stack.callback(process.kill)
-            assert ready.read_text() == "ready"
-            assert processes(f"{pytester.path} {end}") != []
-            process.send_signal(number)
-    poll(lambda: not processes(str(pytester.path)), Deadline(20))
-    assert {end: processes(f"{pytester.path} {end}") for end in ENDS} == {end: [] for end in ENDS}
     assert left_behind() == []
 
 

@@ -14,7 +14,7 @@ from .._context import address_of
 from .._proto.master_pb2_grpc import MasterServiceStub
 from .._proto.worker_pb2 import RecvTensorRequest
 from .._proto.worker_pb2_grpc import WorkerServiceStub
-from ..errors import CancelledError, FailedPreconditionError, OpError
+from ..errors import CancelledError, DataLossError, FailedPreconditionError, OpError
 from .failure import from_call
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class _Line:
     __slots__ = ("channel", "given_up", "master", "users", "worker")
 
     def __init__(self, address: str) -> None:
-        self.channel = _channel.open_channel(address)
+        self.channel = _channel.open_channel(address, keepalive=True)
         self.master: Any = MasterServiceStub(self.channel)  # type: ignore[no-untyped-call]
         self.worker: Any = WorkerServiceStub(self.channel)  # type: ignore[no-untyped-call]
         self.users = 0
@@ -91,18 +91,42 @@ class Connection:
             line.channel.close()
         _channel.unregister(self._address, self)
 
-    def call(self, method: str, request: Any, deadline: Deadline, what: str) -> Any:
-        """Call the master; ``what`` tells errors what for."""
+    def call(
+        self,
+        method: str,
+        request: Any,
+        deadline: Deadline,
+        what: str,
+        *,
+        patience: float = 0.0,
+    ) -> Any:
+        """Call the master.
+
+        Args:
+            method: what to call.
+            request: what with.
+            deadline: by when it is to be done.
+            what: what for, in words of errors.
+            patience: the seconds to wait longer than that, for an answer that says why it was not.
+        """
+        left = deadline.remaining()
+        timeout = None if left is None else left + patience
         with self._calling(deadline, what) as line:
-            invoke = getattr(line.master, method)
-            return invoke(request, timeout=deadline.remaining(), metadata=self._metadata)
+            answer = getattr(line.master, method)(request, timeout=timeout, metadata=self._metadata)
+        return self._given(answer, what)
 
     def send(self, requests: Iterable[SendTensorRequest], deadline: Deadline, what: str) -> None:
         """Have the master store a value."""
         with self._calling(deadline, what) as line:
-            line.master.SendTensor(
+            answer = line.master.SendTensor(
                 iter(requests), timeout=deadline.remaining(), metadata=self._metadata
             )
+        self._given(answer, what)
+
+    def _given(self, answer: Any, what: str) -> Any:
+        if answer is None:  # what gRPC makes of a call that ended well and brought no message
+            raise DataLossError(f"{self.target} ended {what} without an answer: it is no master")
+        return answer
 
     @contextmanager
     def receive(

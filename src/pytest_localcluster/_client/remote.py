@@ -20,7 +20,7 @@ from .._proto.master_pb2 import (
     RunStepRequest,
     SendTensorRequest,
 )
-from ..errors import DeadlineExceededError, OpError
+from ..errors import DataLossError, DeadlineExceededError, OpError
 from .failure import raise_status
 from .nodes import Names, encode, stored_constant
 
@@ -34,6 +34,7 @@ __all__ = ["Feed", "Remote", "in_time", "say_goodbye"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 _GOODBYE = 1.0  # seconds that a close waits for a target that does not answer
+_LAST_WORDS = 1.0  # and that a step is late, should its target not say what of it was not done
 
 Feed = tuple[str, "np.ndarray[Any, Any]"]
 
@@ -114,9 +115,17 @@ class Remote:
             OpError: the kind that tells how it failed.
         """
         what = _what(plan)
-        response = self._connection.call("RunStep", request, deadline, what)
+        left = deadline.remaining()
+        if left is not None:
+            request.timeout_in_ms = max(1, int(left * 1000))
+        response = self._connection.call("RunStep", request, deadline, what, patience=_LAST_WORDS)
         if response.status.code:
             raise_status(response.status, self._connection.target, what, deadline.seconds)
+        if len(response.fetch) != len(plan.request.fetch):
+            raise DataLossError(
+                f"{self._connection.target} answered with {len(response.fetch)} values "
+                f"for the {len(plan.request.fetch)} that were fetched"
+            )
         return [self._value(value, response.step_id, deadline, what) for value in response.fetch]
 
     def _store(self, key: str, value: Any, *, keep: bool, deadline: Deadline) -> None:

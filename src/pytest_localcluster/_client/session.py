@@ -29,6 +29,7 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 
 T = TypeVar("T")
 
+_RESET = 30.0  # seconds that tasks have to forget what they hold, which takes them milliseconds
 _PLANS = 512  # that a session remembers; a loop that makes new Tensors must not fill the memory
 
 
@@ -100,7 +101,9 @@ class Session:
             fetches: Tensors, variables and operations, by themselves or nested in lists, tuples
                 and dicts.
             feed_dict: values by Tensor, which take the place of what would be computed.
-            timeout: seconds until the step must be done; None is the config's, or for ever.
+            timeout: seconds until the step must be done; None is the config's, or as long as its
+                tasks are there: busy ones are waited for, one that is suspended is
+                unavailable after half a minute.
 
         Returns:
             The values, nested likewise: new arrays, NumPy scalars for what has no dimensions, None
@@ -196,7 +199,7 @@ class Session:
         check_target(target)
         connection = Connection(target, token_for(target) if token is None else token)
         try:
-            connection.call("Reset", ResetRequest(), Deadline(None), "a reset")
+            connection.call("Reset", ResetRequest(), Deadline(_RESET), "a reset")
         finally:
             connection.close("this reset is done")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .._context import TaskContext
     from .._logs import TaskLog
     from .._spec import Task
+    from ..errors import StartTimeout
 
 __all__ = ["Entry", "Launcher", "Process", "Serving", "find_launcher"]
 
@@ -41,10 +42,12 @@ class Entry:
     Attributes:
         serve: brings the task's server up and returns it; picklable, and called in the task.
         context: who the task is; its ``env`` goes on top of the launching process's environment.
+        deadline: by when it is to serve.
     """
 
     serve: Callable[[], Serving]
     context: TaskContext
+    deadline: Deadline
 
 
 class Process(Protocol):
@@ -58,14 +61,25 @@ class Process(Protocol):
     def exitcode(self) -> int | None:
         """None while it runs; afterwards as in :mod:`subprocess`, negative for a signal."""
 
-    def wait_ready(self, deadline: Deadline) -> None:
-        """Return when the task serves.
+    def news(self) -> list[int]:
+        """Return descriptors that become readable when it comes up or ends; none if it has none."""
+
+    def await_start(self, seconds: float | None) -> None:
+        """Wait, no longer than that, until :meth:`come_up` is worth another look.
+
+        Only for a process without :meth:`news`.
+        """
+
+    def come_up(self) -> bool:
+        """Look, without waiting, whether the task serves.
 
         Raises:
-            StartTimeout: it is alive, but does not serve yet.
-            StartError: its start raised; the exception is the ``__cause__``.
-            ServerExited: it died.
+            StartError: its start raised, and the exception is the ``__cause__``; or it died, and
+                that is a ServerExited.
         """
+
+    def late(self, deadline: Deadline) -> StartTimeout:
+        """Return the error for a task that is alive, but did not serve by the deadline."""
 
     def wait(self, deadline: Deadline) -> int | None:
         """Wait until it has ended; return its exit code, None if it still runs."""
@@ -99,12 +113,21 @@ class Process(Protocol):
             The signal that it was asked with; None if it was told otherwise, and ends with 0.
         """
 
-    def close(self) -> None:
+    def out_of_memory(self) -> str:
+        """Return what tells of a kill for want of memory since it started; "" if nothing does."""
+
+    def force(self) -> None:
+        """Kill it if it still runs and can be killed, without waiting for that."""
+
+    def close(self, deadline: Deadline) -> None:
         """Give back what this handle holds, killing the task if it still runs. Idempotent."""
 
 
 class Launcher(Protocol):
     """Starts tasks of one kind."""
+
+    def prepare(self) -> None:
+        """Start what the launcher itself runs, if anything, and do not wait for it."""
 
     def launch(self, entry: Entry, log: TaskLog) -> Process:
         """Start a task and return at once; several starts run side by side."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
 import pickle
 import queue
@@ -18,25 +17,16 @@ import socket
 import sys
 import threading
 from types import NoneType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from pytest_localcluster import _context, _pickling
+from pytest_localcluster._launch import family
 from pytest_localcluster._launch.wire import ORDERS, read_exactly, receive, send
 from pytest_localcluster._program import Program
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
-_PR_GET_NAME = 16
 
 SPARE = b"idle task"
 """What a process is called that was forked ahead, and is no task yet."""
 
-_prctl: Callable[..., int] | None = (
-    ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
-)
 _NONE = pickle.dumps(None)
 
 
@@ -188,8 +178,8 @@ class Child:
 def come_apart(parent: int) -> None:
     """Become a process of its own, apart from the past of the forkserver ``parent``."""
     os.setsid()
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    family.adopt_orphans()
+    family.die_with_parent()
     if os.getppid() != parent:
         os._exit(1)  # the forkserver went before the kernel knew to tell us
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -203,7 +193,7 @@ def come_apart(parent: int) -> None:
 def wait_for_orders(orders: socket.socket, parent: int, failure: BaseException | None) -> None:
     """Be a process that was forked ahead, until it is made a task; or end with the forkserver."""
     come_apart(parent)
-    own_name = _call_oneself(SPARE)
+    own_name = family.rename(SPARE)
     _reseed()
     dict(os.environ)  # has the kernel copy its pages now, and not when there is no time
     header, fds, _, _ = socket.recv_fds(orders, ORDERS.size, 2)
@@ -212,19 +202,9 @@ def wait_for_orders(orders: socket.socket, parent: int, failure: BaseException |
     (length,) = ORDERS.unpack(header)
     payload = read_exactly(orders, length)
     orders.close()
-    _call_oneself(own_name)
+    family.rename(own_name)
     control, log = fds
     Child(control, log, payload, parent, failure).run()
-
-
-def _call_oneself(name: bytes) -> bytes:
-    """Change what ``ps`` calls this process, where that can be done; return the former name."""
-    if _prctl is None:
-        return b""
-    former = ctypes.create_string_buffer(16)
-    _prctl(_PR_GET_NAME, former)
-    _prctl(_PR_SET_NAME, ctypes.create_string_buffer(name))
-    return former.value
 
 
 def _adopt(environ: dict[str, str], directory: str | None, path: list[str]) -> None:

@@ -4,10 +4,9 @@ The forkserver is a clean interpreter that imports what tasks will need once, an
 task for each request. It is the tasks' parent: it alone signals and reaps them, so that no
 signal ever meets a process that has taken over the number of a dead one.
 
-Who dies with whom: when the test process goes, however it went, the forkserver sees it (a pidfd
-where there are such, the end of the socket everywhere) and kills the process group of every
-task; when the forkserver goes, the kernel kills the tasks (parent death signal, Linux); a task
-whose control socket ends, ends. So nobody has to come by and clean up.
+What a task has started ends with it, whatever sessions and daemons that has made of itself: see
+:mod:`pytest_localcluster._launch.family`; for who dies with whom see
+:mod:`pytest_localcluster._launch.guard`, from which this process is forked.
 
 This module imports little: everything here is paid by the first start.
 """
@@ -20,20 +19,24 @@ import importlib
 import os
 import pickle
 import selectors
-import shutil
 import signal
 import socket
 import traceback
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from pytest_localcluster._clock import Deadline, poll
+from pytest_localcluster._launch import family
 from pytest_localcluster._launch.child import Child, wait_for_orders
 from pytest_localcluster._launch.wire import (
     AHEAD,
+    DONE,
     DUMP_SIGNAL,
+    END,
+    LATE,
     LAUNCH,
     ORDERS,
+    PING,
     REQUEST,
     STATUS,
     read_exactly,
@@ -45,17 +48,23 @@ if TYPE_CHECKING:
 _MOST_AHEAD = 8
 """How many processes wait to become tasks at most: each takes memory while it waits."""
 
+_STRAY_SECONDS = 0.5
+"""How long to wait for what a dead task has left, should it not be possible to kill that."""
+
+_STOP_SECONDS = 2.0  # for the threads of a suspended task to stop: only the kernel can hold one up
 _GROUP_SIGNALS = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
 
 
-def main(control: int, owner: int, preload: list[str]) -> None:
-    """Be the forkserver of the process ``owner``, which talks over the socket ``control``."""
+def main(control: int, guard: int, preload: list[str]) -> None:
+    """Be the forkserver below ``guard``; the test process talks over the socket ``control``."""
+    family.adopt_orphans()
+    family.die_with_parent()  # an import may take long, and nobody listens meanwhile
+    if os.getppid() != guard:
+        os._exit(1)
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
     os.write(1, b"ready to import\n")  # from here on the dump signal does no harm
-    for ignored in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
-    _Forkserver(socket.socket(fileno=control), owner, _preload(preload)).serve()
+    _Forkserver(socket.socket(fileno=control), guard, _preload(preload)).serve()
 
 
 def _preload(modules: list[str]) -> BaseException | None:
@@ -71,14 +80,14 @@ def _preload(modules: list[str]) -> BaseException | None:
 
 
 class _Forkserver:
-    """The loop of the forkserver: requests, the deaths of tasks, the death of the owner."""
+    """The loop of the forkserver: requests, the deaths of tasks, the death of the guard."""
 
-    def __init__(self, control: socket.socket, owner: int, failure: BaseException | None) -> None:
+    def __init__(self, control: socket.socket, guard: int, failure: BaseException | None) -> None:
         self.control = control
-        self.owner = owner
+        self.guard = guard
         self.failure = failure
         self.closers: list[Callable[[], None]] = []  # what tasks must not inherit
-        self.folders: set[str] = set()  # of logs that nobody asked to keep
+        self.helpers = frozenset(family.children())  # of what was imported, which tasks may need
         self.pids: dict[int, int] = {}  # by the number that the owner gave the task
         self.tasks: dict[int, tuple[int, int]] = {}  # pid -> its number and status pipe
         self.ahead = 0  # how many spares to have, once there is nothing else to do
@@ -93,10 +102,11 @@ class _Forkserver:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         selector.register(self.control, selectors.EVENT_READ, self.answer)
         selector.register(wakeup, selectors.EVENT_READ, lambda: self.reap(wakeup))
-        watch = _watch(self.owner)
+        watch = family.watch(self.guard)
         if watch is not None:
             selector.register(watch, selectors.EVENT_READ, self.end)
-        if os.getppid() != self.owner:  # it went before we could watch it
+            family.die_with_parent(False)  # now its death is seen, and what tasks started ends too
+        if os.getppid() != self.guard:  # it went before we could watch it
             self.end()
         self.closers = [item.close for item in (selector, wakeup, alarm, self.control)]
         if watch is not None:
@@ -118,15 +128,14 @@ class _Forkserver:
             request = read_exactly(self.control, length)
         except (EOFError, OSError):
             self.end()
-            return
+        if kind == END:
+            self.end(0)
         if kind == LAUNCH:
-            number, payload, folder = pickle.loads(request)
-            self.folders = {
-                known for known in (*self.folders, folder) if known and Path(known).exists()
-            }
-            self.launch(number, payload, *fds)
+            self.launch(*pickle.loads(request), *fds)
         elif kind == AHEAD:
             self.ahead = min(pickle.loads(request), _MOST_AHEAD)
+        elif kind == PING:
+            self.control.send(DONE)
         else:
             self.signal(*pickle.loads(request))
 
@@ -184,10 +193,10 @@ class _Forkserver:
 
     def signal(self, number: int, signum: int) -> None:
         pid = self.pids.get(number)
-        if pid is not None:
-            _send_signal(pid, signum)
+        done = pid is None or _send_signal(pid, signum)
         if signum == signal.SIGSTOP:
-            self.control.send(b"\0")  # whoever suspends a task goes on when it does nothing more
+            # Whoever suspends a task goes on when it does nothing more.
+            self.control.send(DONE if done else LATE)
 
     def reap(self, wakeup: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -195,66 +204,63 @@ class _Forkserver:
                 pass
         for pid in [pid for pid in self.spares if os.waitpid(pid, os.WNOHANG)[0]]:
             self.spares.pop(pid).close()
-        for pid, code in _reaped(self.tasks):
-            number, status = self.tasks.pop(pid)
+        ended = [(*self.tasks.pop(pid), code) for pid, code in _reaped(self.tasks)]
+        for number, _, _ in ended:
             del self.pids[number]
+        # Whoever hears of the end of a task can rely on it that nothing of it is left.
+        poll(self.nothing_stray, Deadline(_STRAY_SECONDS), interval=0.0005)
+        for _, status, code in ended:
             with contextlib.suppress(BrokenPipeError):
                 os.write(status, STATUS.pack(code))
             os.close(status)
 
-    def end(self) -> None:
-        """Take all tasks along, with the groups that they lead and the logs nobody asked for."""
-        family = (*self.tasks, *self.spares)
-        for pid in family:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            _kill_group(pid)
-        for pid in family:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-        for folder in self.folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        os._exit(0)
+    def nothing_stray(self) -> bool:
+        """Kill what dead tasks have left; tell whether there is nothing of that."""
+        known = self.helpers | self.tasks.keys() | self.spares.keys()
+        strays = set(family.children()) - known
+        for pid in strays:
+            family.kill(pid)
+            os.waitpid(pid, os.WNOHANG)
+        return not strays
 
-
-def _watch(pid: int) -> int | None:
-    """Return a descriptor that becomes readable when ``pid`` ends; None where there is no such."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None
+    def end(self, code: int = 1) -> NoReturn:
+        """Take all tasks along, with all that they have started; 0 if that was asked for."""
+        if os.getppid() == self.guard:
+            os.kill(self.guard, signal.SIGCONT)  # should somebody have stopped it: it ends as well
+        family.kill_all([*self.tasks, *self.spares], Deadline(family.PATIENCE))
+        os._exit(code)
 
 
 def _reaped(tasks: Collection[int]) -> Iterator[tuple[int, int]]:
     """Bury the tasks that have ended, with the groups that they lead; yield pids and exit codes."""
-    for pid in list(tasks):
+    for pid in list(tasks):  # whoever is told takes them out
         if hasattr(os, "waitid"):
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 continue
-            _kill_group(pid)  # while it is a zombie, nobody else can have its number
+            family.kill(pid)  # while it is a zombie, nobody else can have its number
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
+            if not hasattr(os, "waitid"):
+                family.kill_group(ended)  # nobody can have got its number as long as one is in it
             yield pid, os.waitstatus_to_exitcode(status)
 
 
-def _send_signal(pid: int, signum: int) -> None:
+def _send_signal(pid: int, signum: int) -> bool:
+    """Send a signal; for SIGSTOP, tell whether no thread of the process runs any more."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if signum in _GROUP_SIGNALS:
             with contextlib.suppress(ProcessLookupError):  # not the leader of a group yet
                 os.killpg(pid, signum)
         if signum not in _GROUP_SIGNALS or signum == signal.SIGKILL:
             os.kill(pid, signum)
-        if signum == signal.SIGSTOP:
-            _wait_stopped(pid)
+        if signum == signal.SIGSTOP and hasattr(os, "waitid"):
+            return poll(partial(_has_stopped, pid), Deadline(_STOP_SECONDS), interval=0.0002)
+    return True
 
 
-def _wait_stopped(pid: int) -> None:
-    """Wait until no thread of the process runs any more."""
-    if hasattr(os, "waitid"):
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+def _has_stopped(pid: int) -> bool:
+    try:
+        flags = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
+        return os.waitid(os.P_PID, pid, flags) is not None
+    except ChildProcessError:
+        return True

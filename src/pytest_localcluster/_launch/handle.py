@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal as signals
-import socket
 import threading
 from concurrent.futures import Future
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from .. import _pickling
+from .. import _held, _pickling
 from .._clock import Deadline
 from .._logs import settle
-from ..errors import ClusterError, ServerExited, UnsupportedError
-from . import reports
-from .wire import DUMP_SIGNAL, SIGNAL, STATUS, receive, send
+from ..errors import ClusterError
+from . import oom, reports
+from .line import Line
+from .wire import DUMP_SIGNAL, LATE, SIGNAL, STATUS, readable
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping
 
     from .._logs import TaskLog
     from .._spec import Task
+    from ..errors import ServerExited, StartError, StartTimeout
     from . import Entry
     from .process import ProcessLauncher
 
 __all__ = ["ChildProcess"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
+
+_LAST_WAIT = 1.0
+"""Seconds for what takes none, unless the kernel, or a callback of the user's, does not let go."""
 
 
 class ChildProcess:
@@ -48,13 +52,24 @@ class ChildProcess:
         self.program = ""
         self._context = entry.context
         self._log = log
-        self._control = control
+        self._name = str(entry.context.task)
+        self._owner = _held.owner()
+        self._handle = _held.hold(f"the control socket and the status pipe of {self._name}")
+        self._held = _held.hold(
+            f"the process of {self._name}",
+            alive=self._survives,
+            says=lambda: f"pid {self.pid}",
+            remedy="end it by hand, and look what keeps it alive: /proc/PID/stack",
+        )
+        self._identity = ""
+        self._oom = oom.counts_lately()
+        self._killed = False  # by us
+        self._control = Line(control, self._name, self._hold_thread)
         self._status: int | None = status
         self._ready = False
         self._stuck = False  # the forkserver never came to fork it
         self._records: list[int] = []  # the pid, then the exit code
         self._reading = threading.Lock()
-        self._sending = threading.Lock()
         self._calls: dict[int, Future[Any]] = {}
         self._call_numbers = count()
         self._listener: threading.Thread | None = None
@@ -73,38 +88,67 @@ class ChildProcess:
             self._read_status()
             if self._status is None:
                 return self._records[1] if len(self._records) == 2 else None
-            if not _readable(self._status, deadline):
+            if not self._has_news(deadline):
                 return None
+
+    def _has_news(self, deadline: Deadline) -> bool:
+        own = self._launcher.owner == os.getpid()  # a fork must not read what is for its parent
+        return own and self._status is not None and readable(self._status, deadline)
 
     def _read_status(self) -> None:
         """Take in what the status pipe holds; do not wait."""
         with self._reading:
-            if self._status is None or not _readable(self._status, Deadline(0)):
+            if self._status is None or not self._has_news(Deadline(0)):
                 return
             data = os.read(self._status, 2 * STATUS.size)
             self._records.extend(record for (record,) in STATUS.iter_unpack(data))
+            if self._records and not self._identity:
+                self._identity = _held.identity(self._records[0])
             if not data:
                 # Without a word: the forkserver was killed, and took its tasks along.
                 self._records = [*(self._records or [0]), -signals.SIGKILL]
+            elif len(self._records) == 2:
+                self._held.give_back()  # it was waited for
             if len(self._records) == 2:
                 os.close(self._status)
                 self._status = None
 
-    def wait_ready(self, deadline: Deadline) -> None:
-        if not (self._is_forked(deadline) and _readable(self._control.fileno(), deadline)):
-            raise self._start_timeout(deadline)
+    def _survives(self) -> bool:
+        """Tell whether there is a process, whatever the status pipe said of it."""
+        pid = self.pid
+        return pid is not None and _held.lives(pid, self._identity)
+
+    def _hold_thread(self, thread: threading.Thread) -> None:
+        _held.hold_thread(thread, owner=self._owner)
+
+    def news(self) -> list[int]:
+        # On a busy machine a task may serve before the forkserver tells its pid: that comes first.
+        control = [self._control.fileno()] if self._records and not self._ready else []
+        return control if self._status is None else [*control, self._status]
+
+    def await_start(self, seconds: float | None) -> None:
+        self._control.readable(Deadline(seconds))
+
+    def come_up(self) -> bool:
+        if self._ready or (self.pid is None and self.exitcode is None):
+            return self._ready
+        if not self._control.readable(Deadline(0)):
+            # A child of its own may hold the socket open longer than it lives.
+            if self.exitcode is None or self._control.readable(Deadline(0)):
+                return False
+            raise self._died_starting()
         try:
-            kind, _, *rest = receive(self._control)
+            # What has begun to arrive is soon there, unless the task is stopped just then.
+            kind, _, *rest = self._control.receive(Deadline(5.0))
             if kind == "program":
                 (self.program,) = rest
-                kind, _, *rest = receive(self._control)  # how it could not be executed, or the end
+                return False  # next is how it could not be executed, or the end
+        except TimeoutError:
+            return False
         except (EOFError, ConnectionResetError):
-            if not self.program:
-                code = self.wait(Deadline(1.0))
-                died = self._exited(code, " while it started")
-                what = f"it {reports.describe_exit(code)}"
-                raise reports.start_failed(self._context, self._log, self.pid, what) from died
-            kind = "ready"  # as far as this handle can tell: the program has begun
+            kind = "ready" if self.program else ""  # as far as this handle can tell: it has begun
+        if not kind:
+            raise self._died_starting()
         if kind == "failed":
             self.wait(Deadline(1.0))
             data, text = rest
@@ -114,15 +158,16 @@ class ChildProcess:
                 what = f"{type(cause).__name__}: {cause}".partition("\n")[0]
             raise reports.start_failed(self._context, self._log, self.pid, what) from cause
         self._ready = True
+        return True
 
-    def _is_forked(self, deadline: Deadline) -> bool:
-        """Wait for the pid: on a busy machine a task may serve before the forkserver tells it."""
-        self._read_status()
-        if self._status is None or self._records:
-            return True
-        return _readable(self._status, deadline)
+    def _died_starting(self) -> StartError:
+        code = self.wait(Deadline(1.0))
+        what = f"it {reports.describe_exit(code)}"
+        error = reports.start_failed(self._context, self._log, self.pid, what)
+        error.__cause__ = self._exited(code, " while it started")
+        return error
 
-    def _start_timeout(self, deadline: Deadline) -> ClusterError:
+    def late(self, deadline: Deadline) -> StartTimeout:
         pid = self.pid
         if pid is None:  # not even forked: the forkserver is still importing
             last = self._launcher.said().rstrip().rpartition("\n")[2]
@@ -138,8 +183,11 @@ class ChildProcess:
         )
 
     def signal(self, signal: int) -> None:
-        request = (self._number, int(signal))
-        self._launcher.request(SIGNAL, request, acknowledged=signal == signals.SIGSTOP)
+        self._killed |= signal == signals.SIGKILL
+        suspends = signal == signals.SIGSTOP
+        answer = self._launcher.request(SIGNAL, (self._number, int(signal)), acknowledged=suspends)
+        if suspends and answer == LATE:
+            raise reports.not_suspended(self._context, self.pid)
 
     @property
     def busy(self) -> bool:
@@ -150,14 +198,7 @@ class ChildProcess:
     ) -> Future[Any]:
         name = getattr(function, "__qualname__", function)
         if self.program:
-            raise UnsupportedError(
-                f"{self._context.task} cannot run {name}: it is no Python",
-                task=str(self._context.task),
-                pid=self.pid,
-                status=f"its program is: {self.program}",
-                remedy="run it in a task of another job: runtime= can be a mapping from job to "
-                "runtime, and only jobs of a CommandRuntime are not Python",
-            )
+            raise reports.no_python(self._context, self.pid, self.program, str(name))
         try:
             call = _pickling.dumps((function, args, dict(kwargs)))
         except Exception as error:
@@ -181,24 +222,21 @@ class ChildProcess:
         self._calls[number] = future
         if self._listener is None:
             self._listener = threading.Thread(
-                target=self._listen, name=f"results of {self._context.task}", daemon=True
+                target=self._listen, name=f"results of {self._name}", daemon=True
             )
             self._listener.start()
+            self._hold_thread(self._listener)
         try:
-            self._tell(kind, number, *rest)
+            self._control.send(kind, number, *rest)
         except OSError:
             if self._calls.pop(number, None) is not None:
                 future.set_exception(self._exited(self.wait(Deadline(1.0))))
         return future
 
-    def _tell(self, *message: object) -> None:
-        with self._sending:
-            send(self._control, message)
-
     def _listen(self) -> None:
         while True:
             try:
-                kind, number, *rest = receive(self._control)
+                kind, number, *rest = self._control.receive()
             except (EOFError, OSError):
                 break
             future = self._calls.pop(number, None)
@@ -208,7 +246,7 @@ class ChildProcess:
                 if kind == "returned":
                     future.set_result(_pickling.loads(rest[0]))
                 else:
-                    future.set_exception(self._raised(*rest))
+                    future.set_exception(reports.raised(self._context, *rest))
             except Exception as error:  # the result would not be read
                 future.set_exception(error)
         code = self.wait(Deadline(1.0))
@@ -217,51 +255,45 @@ class ChildProcess:
                 _, future = self._calls.popitem()
                 future.set_exception(self._exited(code))
 
-    def _raised(self, data: bytes, text: str) -> BaseException:
-        error = _pickling.load_exception(data, text)
-        if error is None:
-            last = text.rstrip().rpartition("\n")[2]
-            error = ClusterError(
-                f"{self._context.task} raised what cannot be brought here: {last}",
-                task=str(self._context.task),
-                evidence=text,
-                remedy="raise an exception that pickle can take apart and put together again",
-            )
-        return error
-
     def _exited(self, code: int | None, doing: str = "") -> ServerExited:
-        return reports.exited(self._context, self._log, self.pid, code, doing)
+        killed = None if self._killed else self.out_of_memory()
+        return reports.exited(self._context, self._log, self.pid, code, doing, oom=killed)
+
+    def out_of_memory(self) -> str:
+        return oom.risen(self._oom)
 
     def ask_to_stop(self) -> int | None:
         if self._stuck:
             self._launcher.abandon()
-        elif not self._ready:
-            self.signal(signals.SIGKILL)  # it would not listen before it serves
+        elif not self._ready or self._control.clogged:
+            self.signal(signals.SIGKILL)  # it would not listen before it serves, or does not at all
+            return signals.SIGKILL
         elif self.program:
             self.signal(signals.SIGTERM)
             return signals.SIGTERM
         else:
             with contextlib.suppress(OSError):
-                self._tell("stop", 0)
+                self._control.send("stop", 0)
         return None
 
-    def close(self) -> None:
+    def force(self) -> None:
         if self.exitcode is None:
-            self.signal(signals.SIGKILL)
-            self.wait(Deadline(5.0))
-        with contextlib.suppress(OSError):
-            self._control.shutdown(socket.SHUT_RDWR)  # wakes the listener
+            with contextlib.suppress(ClusterError):  # nobody signals it: it was killed otherwise
+                self.signal(signals.SIGKILL)
+
+    def close(self, deadline: Deadline) -> None:
+        self.force()
+        if self.wait(deadline) is None:
+            # Either the kernel does not let go of it, or nobody sends it signals any more: then
+            # it goes with the forkserver, which is of no use anyway.
+            self._launcher.abandon_if_hung()
+            self.wait(Deadline(_LAST_WAIT))
+        self._control.hang_up()  # wakes the listener
         if self._listener is not None and self._listener is not threading.current_thread():
-            self._listener.join()
-        self._control.close()
+            self._listener.join(_LAST_WAIT)
+        self._control.close(Deadline(_LAST_WAIT))
         with self._reading:
             if self._status is not None:
                 os.close(self._status)
                 self._status = None
-
-
-def _readable(fd: int, deadline: Deadline) -> bool:
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    left = deadline.remaining()
-    return bool(poller.poll(None if left is None else left * 1000))
+        self._handle.give_back()

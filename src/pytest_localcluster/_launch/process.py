@@ -1,21 +1,22 @@
 """Tasks as child processes, forked from a warm forkserver: the test process's side of it.
 
-See :mod:`pytest_localcluster._launch.forkserver` for the other side, and for who dies with whom.
+See :mod:`pytest_localcluster._launch.forkserver` for the other side, and
+:mod:`pytest_localcluster._launch.guard` for who dies with whom.
 """
 
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +24,10 @@ from typing import TYPE_CHECKING
 from .. import _pickling
 from .._clock import Deadline
 from .._logs import settle
+from ..errors import ClusterError
+from . import reports, shelter
 from .handle import ChildProcess
-from .wire import AHEAD, DUMP_SIGNAL, LAUNCH, REQUEST
+from .wire import AHEAD, DONE, DUMP_SIGNAL, END, LAUNCH, PING, REQUEST, readable, send_all
 
 if TYPE_CHECKING:
     from .._logs import TaskLog
@@ -32,12 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessLauncher", "launcher", "shutdown"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
-
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
-    "from pytest_localcluster._launch.forkserver import main; "
-    "main(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[4]))"
-)
 
 _ENVIRONMENT = {
     # The threads of BLAS pools do not survive a fork, so none may be made before it.
@@ -54,6 +51,10 @@ _ENVIRONMENT = {
     "GRPC_DNS_RESOLVER": "native",
 }
 """What the forkserver has in its environment; its tasks get the test process's own."""
+
+_ANSWER = 5.0
+"""Seconds that a forkserver which has imported everything has for a request: it needs microseconds,
+but a task that it is told to suspend may take its time, and the machine may be busy."""
 
 _Key = tuple[tuple[str, ...], frozenset[tuple[str, str]]]
 _launchers: dict[_Key, ProcessLauncher] = {}
@@ -91,8 +92,14 @@ class ProcessLauncher:
         self.owner = os.getpid()
         self._lock = threading.Lock()
         self._numbers = count()
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[bytes] | None = None  # its guard, to be exact
         self._control: socket.socket | None = None
+
+    def prepare(self) -> None:
+        """Start the forkserver if none runs, and do not wait for it."""
+        with self._lock:
+            if self._server is None or self._server.poll() is not None:
+                self._start()
 
     def launch(self, entry: Entry, log: TaskLog) -> ChildProcess:
         """Ask for a task; it is forked while this process goes on."""
@@ -105,7 +112,6 @@ class ProcessLauncher:
             (environ, directory, sys.path, _pickling.dumps((entry.serve, entry.context)))
         )
         number = next(self._numbers)
-        folder = None if log.kept else str(log.path.parent)
         with ExitStack() as failed, ExitStack() as sent:
             ours, theirs = socket.socketpair()
             failed.callback(ours.close)
@@ -115,7 +121,21 @@ class ProcessLauncher:
             sent.callback(os.close, status_end)
             output = log.open()
             sent.callback(os.close, output)
-            self.request(LAUNCH, (number, payload, folder), [theirs.fileno(), output, status_end])
+            fds = [theirs.fileno(), output, status_end]
+            try:
+                self.request(LAUNCH, (number, payload), fds, deadline=entry.deadline)
+            except TimeoutError:
+                # It is still importing, and its socket is full of requests.
+                last = self.said().rstrip().rpartition("\n")[2]
+                stacks = self.dump_stacks()
+                self.abandon()
+                raise reports.start_timeout(
+                    entry.context,
+                    None,
+                    entry.deadline.seconds or 0.0,
+                    last,
+                    reports.with_source(stacks),
+                ) from None
             failed.pop_all()
         return ChildProcess(self, number, entry, log, ours, status)
 
@@ -124,27 +144,52 @@ class ProcessLauncher:
         self.request(AHEAD, tasks)
 
     def request(
-        self, kind: int, request: object, fds: Sequence[int] = (), *, acknowledged: bool = False
-    ) -> None:
-        """Send a request to the forkserver; one is started for a launch if none runs."""
+        self,
+        kind: int,
+        request: object,
+        fds: Sequence[int] = (),
+        *,
+        acknowledged: bool = False,
+        deadline: Deadline | None = None,
+    ) -> bytes:
+        """Send a request to the forkserver; one is started for a launch if none runs.
+
+        Returns:
+            The answer, if one is wanted and there is somebody to give it.
+
+        Raises:
+            TimeoutError: it took no request by the deadline, if one was given.
+            ClusterError: it took none, or gave no answer, in the time that it has without one.
+        """
         data = pickle.dumps(request)
+        by = Deadline(_ANSWER) if deadline is None else deadline
         with self._lock:
             try:
                 if self._control is None:
                     raise BrokenPipeError
-                self._send(kind, data, fds)
-                if acknowledged:
-                    self._control.recv(1)
+                self._send(kind, data, fds, by)
+                if not acknowledged:
+                    return DONE
+                if not readable(self._control.fileno(), by):
+                    raise TimeoutError
+                return self._control.recv(1)
             except (BrokenPipeError, ConnectionResetError):
                 # None runs, or it is dead, and then its tasks are too.
                 if kind == LAUNCH:
                     self._start()
-                    self._send(kind, data, fds)
+                    self._send(kind, data, fds, by)
+                return DONE
+            except TimeoutError:
+                if deadline is not None:
+                    raise
+                pid = self._server.pid if self._server is not None else None
+                said = self.said()
+                self._abandon()
+                raise reports.hung(pid, _ANSWER, said) from None
 
-    def _send(self, kind: int, data: bytes, fds: Sequence[int]) -> None:
+    def _send(self, kind: int, data: bytes, fds: Sequence[int], deadline: Deadline) -> None:
         assert self._control is not None
-        socket.send_fds(self._control, [REQUEST.pack(kind, len(data))], fds)
-        self._control.sendall(data)
+        send_all(self._control, REQUEST.pack(kind, len(data)) + data, deadline, fds)
 
     def _start(self) -> None:
         self._close()
@@ -152,23 +197,11 @@ class ProcessLauncher:
         # Unlinked from the start, so that no end of this process can leave it behind.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # _close() closes it
         with theirs:
-            self._server = subprocess.Popen(
-                [
-                    sys.executable,
-                    *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
-                    "-c",
-                    _BOOT,
-                    str(theirs.fileno()),
-                    str(os.getpid()),
-                    json.dumps(sys.path),
-                    json.dumps(self.preload),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **_ENVIRONMENT, **self.boot_env},
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for the test process; we follow it anyway
+            self._server = shelter.start_guard(
+                theirs,
+                self.preload,
+                output=self._output,
+                environ={**_ENVIRONMENT, **self.boot_env},
             )
 
     def said(self, since: int = 0) -> str:
@@ -195,23 +228,40 @@ class ProcessLauncher:
     def abandon(self) -> None:
         """Kill a forkserver that does not answer; the next launch starts another."""
         with self._lock:
-            if self._server is not None:
-                self._server.kill()
-            self._close()
+            self._abandon()
+
+    def abandon_if_hung(self) -> None:
+        """Kill it if it has stopped to answer."""
+        with suppress(ClusterError):
+            self.request(PING, None, acknowledged=True)
+
+    def _abandon(self) -> None:
+        if self._server is not None:
+            self._server.terminate()  # the guard kills it, and what is below it
+            self._server.send_signal(signal.SIGCONT)  # should somebody have stopped it
+        self._close()
 
     def _close(self) -> None:
         if self._server is None:
             return
+        shelter.dismiss(self._server)
         assert self._control is not None
+        try:
+            self._control.send(REQUEST.pack(END, 0), socket.MSG_DONTWAIT)
+        except OSError:  # it is dead, or has not listened for long
+            self._server.terminate()
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # a fork of this process may have it open too
         self._control.close()
         try:
             self._server.wait(2.0)
         except subprocess.TimeoutExpired:
-            self._server.kill()  # its tasks die with it
-            self._server.wait()
+            self._server.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._server.wait(2.0)
         self._output.close()
         self._server = self._control = None
 
     def __repr__(self) -> str:
         pid = self._server.pid if self._server is not None else None
-        return f"<ProcessLauncher of {self.owner}: forkserver pid {pid}>"
+        return f"<ProcessLauncher of {self.owner}: guard pid {pid}>"

@@ -7,7 +7,8 @@ import re
 import signal
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ServerExited, StartError, StartTimeout
+from .. import _pickling
+from ..errors import ClusterError, ServerExited, StartError, StartTimeout, UnsupportedError
 
 if TYPE_CHECKING:
     from .._context import TaskContext
@@ -16,13 +17,19 @@ if TYPE_CHECKING:
 __all__ = [
     "describe_exit",
     "exited",
+    "hung",
     "never_ready",
+    "no_python",
+    "not_suspended",
+    "raised",
     "start_failed",
     "start_timeout",
     "with_source",
 ]
 
 TAIL = 20
+_CRASH = "Fatal Python error: "
+_CRASH_LINES = 100
 _FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)')
 
 
@@ -39,14 +46,39 @@ def describe_exit(code: int | None) -> str:
 
 
 def exited(
-    context: TaskContext, log: TaskLog, pid: int | None, code: int | None, doing: str = ""
+    context: TaskContext,
+    log: TaskLog,
+    pid: int | None,
+    code: int | None,
+    doing: str = "",
+    *,
+    oom: str | None = None,
 ) -> ServerExited:
-    """Return the error for a task that died."""
+    """Return the error for a task that died.
+
+    Args:
+        context: the task.
+        log: what it printed.
+        pid: its process.
+        code: how it ended.
+        doing: what it died in, or of.
+        oom: what tells of a kill for want of memory, "" if nothing does; None if nobody looked,
+            since whoever killed it is known.
+    """
+    remedy = f"read the log of {context.task} for what it did last"
+    status = None
+    if code == -signal.SIGKILL and oom is not None:
+        if oom:
+            status = f"probably for want of memory: {oom}"
+            remedy = "give the tests more memory, or have the task hold less; dmesg may say more"
+        else:
+            remedy += "; no kill() or stop() was it: had memory run out, dmesg would say so"
     return ServerExited(
         f"{context.task} {describe_exit(code)}{doing}",
         exitcode=code,
+        status=status,
         evidence=_tail(log),
-        remedy=f"read the log of {context.task} for what it did last",
+        remedy=remedy,
         **_where(context, pid),
     )
 
@@ -89,6 +121,55 @@ def never_ready(
     )
 
 
+def no_python(
+    context: TaskContext, pid: int | None, program: str, function: str
+) -> UnsupportedError:
+    """Return the error for a function that a program was asked to run."""
+    return UnsupportedError(
+        f"{context.task} cannot run {function}: it is no Python",
+        status=f"its program is: {program}",
+        remedy="run it in a task of another job: runtime= can be a mapping from job to "
+        "runtime, and only jobs of a CommandRuntime are not Python",
+        task=str(context.task),
+        pid=pid,
+    )
+
+
+def not_suspended(context: TaskContext, pid: int | None) -> ClusterError:
+    """Return the error for a task that was sent SIGSTOP, and does not stop."""
+    return ClusterError(
+        f"{context.task} did not stop when it was suspended",
+        status="some thread of it is in a call of the kernel that no signal interrupts",
+        remedy="look at /proc/PID/stack; resume() it, or kill() it",
+        **_where(context, pid),
+    )
+
+
+def hung(pid: int | None, seconds: float, said: str) -> ClusterError:
+    """Return the error for a forkserver that does not answer."""
+    return ClusterError(
+        f"the process that starts the tasks did not answer within {seconds:g} s",
+        pid=pid,
+        status="it was killed, and its tasks with it",
+        evidence=said or None,
+        remedy="look what stopped it; the next start has another one",
+    )
+
+
+def raised(context: TaskContext, data: bytes, text: str) -> BaseException:
+    """Return the exception of a task's, or the error for one that cannot be made here again."""
+    error = _pickling.load_exception(data, text)
+    if error is not None:
+        return error
+    last = text.rstrip().rpartition("\n")[2]
+    return ClusterError(
+        f"{context.task} raised what cannot be brought here: {last}",
+        task=str(context.task),
+        evidence=text,
+        remedy="raise an exception that pickle can take apart and put together again",
+    )
+
+
 def with_source(stacks: str) -> str:
     """Put the source line under each frame of a dump by :mod:`faulthandler`."""
     lines = []
@@ -109,5 +190,9 @@ def _where(context: TaskContext, pid: int | None) -> dict[str, Any]:
 
 
 def _tail(log: TaskLog) -> str | None:
-    text = log.tail(TAIL, since=log.begun)
+    """Return the last lines, or all that an interpreter says when it crashes."""
+    text = log.tail(TAIL + _CRASH_LINES, since=log.begun)
+    before, crash, after = text.rpartition(_CRASH)
+    lines = (before if crash else text).splitlines(keepends=True)[-TAIL:]
+    text = "".join(lines) + with_source(crash + after)
     return f"last log lines of {log.path}:\n{text}" if text.strip() else None

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import queue
-import sys
 import threading
 import traceback
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from .. import _context
+from .. import _context, _held
 from .._logs import logging_to
 from ..errors import StopError, UnsupportedError
 from . import reports
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from .._clock import Deadline
     from .._logs import TaskLog
     from .._spec import Task
+    from ..errors import StartTimeout
     from . import Entry, Serving
 
 __all__ = ["ThreadLauncher", "launcher"]
@@ -33,6 +33,9 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 
 class ThreadLauncher:
     """Starts tasks as threads; it holds nothing itself."""
+
+    def prepare(self) -> None:
+        """There is nothing to start ahead."""
 
     def launch(self, entry: Entry, log: TaskLog) -> _ThreadProcess:
         """Start a thread; the task comes up in it while this one goes on."""
@@ -65,15 +68,23 @@ class _ThreadProcess:
         self._started = threading.Event()
         self._ended = threading.Event()
         self._failure: BaseException | None = None
+        self._leaving = False
+        self._stopping: threading.Thread | None = None
         self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._calls: set[Future[Any]] = set()
+        self._owner = _held.owner()
         self._thread = threading.Thread(
             target=self._run, args=(entry.serve,), name=str(entry.context.task), daemon=True
         )
         self._thread.start()
+        _held.hold_thread(self._thread, f"the thread of {entry.context.task}")
 
     def _run(self, serve: Callable[[], Serving]) -> None:
-        with _context.running_as(self._context), logging_to(self._log):
+        with (
+            _context.running_as(self._context),
+            logging_to(self._log),
+            _held.owned_by(self._owner),
+        ):
             try:
                 self._serving = serve()
             except BaseException as error:
@@ -85,6 +96,7 @@ class _ThreadProcess:
                 self._started.set()
             while (work := self._work.get()) is not None:
                 work()
+            self._leaving = True
         self._stop_serving()
         self._ended.set()
 
@@ -105,17 +117,24 @@ class _ThreadProcess:
         self._ended.wait(deadline.remaining())
         return self.exitcode
 
-    def wait_ready(self, deadline: Deadline) -> None:
-        if not self._started.wait(deadline.remaining()):
-            frame = sys._current_frames().get(self._thread.ident or 0)
-            stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
-            last = self._log.tail(1).rstrip()
-            raise reports.start_timeout(
-                self._context, self.pid, deadline.seconds or 0.0, last, stack
-            )
+    def news(self) -> list[int]:
+        return []
+
+    def await_start(self, seconds: float | None) -> None:
+        self._started.wait(seconds)
+
+    def come_up(self) -> bool:
+        if not self._started.is_set():
+            return False
         if self._serving is None:
             what = f"{type(self._failure).__name__}: {self._failure}"
             raise reports.start_failed(self._context, self._log, self.pid, what) from self._failure
+        return True
+
+    def late(self, deadline: Deadline) -> StartTimeout:
+        last = self._log.tail(1).rstrip()
+        stack = _held.stack_of(self._thread.ident)
+        return reports.start_timeout(self._context, self.pid, deadline.seconds or 0.0, last, stack)
 
     def signal(self, signal: int) -> None:
         raise UnsupportedError(
@@ -160,38 +179,61 @@ class _ThreadProcess:
     def _attend(self, action: Callable[[Serving], None]) -> Future[None]:
         future: Future[None] = Future()
         assert self._serving is not None
-        try:
-            action(self._serving)
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(None)
+        serving = self._serving
+
+        def attend() -> None:
+            try:
+                action(serving)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+        # Not here: what it does may hang, and whoever asks has a deadline.
+        name = f"requests of {self._context.task}"
+        attendant = threading.Thread(target=attend, name=name, daemon=True)
+        attendant.start()
+        _held.hold_thread(attendant, owner=self._owner)
         return future
 
     def ask_to_stop(self) -> None:
         self._work.put(None)
 
-    def close(self) -> None:
+    def out_of_memory(self) -> str:
+        return ""  # that would have taken the test process
+
+    def force(self) -> None:
+        """Free its address at least: its thread is in a function that does not end."""
+        if self._serving is None or self._leaving or self._ended.wait(0.05):
+            return
+        if self._stopping is None:
+            self._stopping = threading.Thread(
+                target=self._stop_serving, name=f"end of {self._context.task}", daemon=True
+            )
+            self._stopping.start()
+            _held.hold_thread(self._stopping, owner=self._owner)
+
+    def close(self, deadline: Deadline) -> None:
         if not self._ended.is_set():
             self._work.put(None)
             if self._serving is None:
                 raise self._survivor("its start does not end")
-            if not self._ended.wait(0.2):
-                # Its thread is in a function that does not end. Free the address at least.
-                self._stop_serving()
+            self.force()
+            if self._stopping is not None:
+                self._stopping.join(deadline.remaining())
                 raise self._survivor("a function given to run() or submit() does not end")
-        self._thread.join()
+            if not self._ended.wait(deadline.remaining()):
+                raise self._survivor("its server does not end")
+        self._thread.join(deadline.remaining())
         if isinstance(self._failure, StopError):
             failure, self._failure = self._failure, None
             raise failure
 
     def _survivor(self, why: str) -> StopError:
-        frame = sys._current_frames().get(self._thread.ident or 0)
-        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
         return StopError(
             f"{self._context.task} would not stop: {why}, and a thread cannot be killed",
             task=str(self._context.task),
             survivors=(str(self._context.task),),
-            evidence=stack,
+            evidence=_held.stack_of(self._thread.ident),
             remedy="mend what does not end, or use launcher='process', where it is killed",
         )

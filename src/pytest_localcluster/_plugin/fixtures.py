@@ -11,7 +11,7 @@ import pytest
 
 from .marker import wanted
 from .options import OPTIONS
-from .watch import WATCH
+from .watch import WATCH, add_note
 
 if TYPE_CHECKING:
     from .._cluster import LocalCluster
@@ -132,6 +132,7 @@ def _lasting_cluster(
 ) -> Iterator[LocalCluster]:
     watch = request.config.stash[WATCH]
     with _new_cluster(config) as cluster, watch.reviving(request.fixturename or "", cluster):
+        watch.shared(cluster)
         yield cluster
 
 
@@ -159,17 +160,22 @@ def _shared_cluster(item: pytest.Item, scope: str, config: ClusterConfig) -> Loc
     clusters = node.stash.setdefault(_SHARED, [])
     for cluster in clusters:
         if cluster.config == config:
-            if all(server.is_alive() for server in cluster.servers):
-                # A cluster that cannot be reset is as good as dead.
-                with contextlib.suppress(ClusterError):
+            dead = [server for server in cluster.servers if not server.is_alive()]
+            why = "a task of it was not alive any more"
+            if not dead:
+                try:
                     cluster.reset()
                     return cluster
+                except ClusterError as error:  # as good as dead
+                    why = f"it could not be reset: {error}"
             clusters.remove(cluster)
+            add_note(item, f"the cluster that this test shares was replaced: {why}", dead)
             cluster.stop()
             break
     folder = item.config.stash[WATCH].new_folder(node.nodeid, shared_by=f"{scope}-local_cluster")
     cluster = _new_cluster(config, log_dir=folder)
     node.addfinalizer(cluster.stop)
     cluster.start()
+    item.config.stash[WATCH].shared(cluster)
     clusters.append(cluster)
     return cluster

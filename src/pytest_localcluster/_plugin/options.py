@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+
+from .leaks import MODES
 
 if TYPE_CHECKING:
     from .._config import ClusterConfig
@@ -31,6 +34,8 @@ class Options:
         logs: which tests' reports show logs: ``"failed"``, ``"all"`` or ``"none"``.
         log_dir: where to keep every task's log, absolute; None keeps none.
         port_range: the lowest and the highest port to lease; None is any.
+        leak_check: what becomes of a test that leaks: ``"error"``, ``"warn"`` or ``"off"``.
+        hang_dump: after how many seconds a test's report gets all stacks; None is never.
     """
 
     def __init__(
@@ -39,11 +44,15 @@ class Options:
         logs: str,
         log_dir: Path | None,
         port_range: tuple[int, int] | None,
+        leak_check: str,
+        hang_dump: float | None,
     ) -> None:
         self.fields = fields
         self.logs = logs
         self.log_dir = log_dir
         self.port_range = port_range
+        self.leak_check = leak_check
+        self.hang_dump = hang_dump
 
     def cluster_config(self) -> ClusterConfig:
         """Return the config that every cluster of this run begins with."""
@@ -65,6 +74,8 @@ def add_options(parser: pytest.Parser) -> None:
         ("cluster-logs", "failed|all|none", "whose reports show the tasks' logs (default: failed)"),
         ("cluster-log-dir", "DIR", "keep every task's log there, in a folder for each test"),
         ("cluster-port-range", "LOW-HIGH", "lease ports from this range, both ends included"),
+        ("cluster-leak-check", "error|warn|off", "what a test gets that leaks (default: error)"),
+        ("cluster-hang-dump", "SECONDS", "after that long, show the stacks of tasks and test"),
     ):
         ini = name.replace("-", "_")
         group.addoption(f"--{name}", dest=ini, metavar=metavar, help=f"{text} (ini: {ini})")
@@ -99,6 +110,8 @@ def read_options(config: pytest.Config) -> Options:
         logs=_read(config, "cluster_logs", _logs) or "failed",
         log_dir=_read(config, "cluster_log_dir", lambda text: _folder(config, text)),
         port_range=_read(config, "cluster_port_range", _ports),
+        leak_check=_read(config, "cluster_leak_check", _leak_check) or "error",
+        hang_dump=_read(config, "cluster_hang_dump", _seconds),
     )
 
 
@@ -136,6 +149,19 @@ def _logs(text: str) -> str:
     if text not in LOGS:
         raise ValueError(f"use one of {', '.join(LOGS)}")
     return text
+
+
+def _leak_check(text: str) -> str:
+    if text not in MODES:
+        raise ValueError(f"use one of {', '.join(MODES)}")
+    return text
+
+
+def _seconds(text: str) -> float:
+    number = _number(text)
+    if not isinstance(number, float) or not 0 < number < threading.TIMEOUT_MAX:
+        raise ValueError("use a number of seconds above 0")
+    return number
 
 
 def _ports(text: str) -> tuple[int, int]:

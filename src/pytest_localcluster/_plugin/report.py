@@ -43,6 +43,8 @@ class ClusterReport:
         sections: list[tuple[str, str]] = []
         if report.failed:
             sections += self._deaths(call.excinfo.value if call.excinfo else None, failure)
+            if chaos := [text for watched in self._watch.clusters() for text in watched.chaos()]:
+                sections.append(("log of chaos", "\n".join(chaos) + "\n"))
         if self._options.logs == "all" or (report.failed and self._options.logs == "failed"):
             sections += self._logs()
         for title, text in sections:

@@ -25,16 +25,20 @@ if TYPE_CHECKING:
     from ..errors import ServerExited
     from .options import Options
 
-__all__ = ["WATCH", "Watch", "Watched"]
+__all__ = ["WATCH", "Watch", "Watched", "add_note"]
 
 
 class Watched:
     """One cluster, and how far it was when the running test began."""
 
-    def __init__(self, cluster: LocalCluster, follower: Follower | None) -> None:
+    def __init__(
+        self, cluster: LocalCluster, follower: Follower | None, fixture: str | None
+    ) -> None:
         self.cluster = cluster
+        self.fixture = fixture  # which was being set up
         self._follower = follower
         self._marks: dict[Server, int] = {}
+        self._calm = 0  # how often it was disturbed before
         self._known: AbstractSet[tuple[Server, int | None]] = (
             set()
         )  # deaths, by whose and which process
@@ -45,7 +49,12 @@ class Watched:
         for server in self.cluster.servers:
             with contextlib.suppress(OSError):  # the report says what is wrong with the log
                 self._marks[server] = server.log.mark()
+        self._calm = len(self.cluster._chaos)
         self._known = self._dead().keys()
+
+    def chaos(self) -> list[str]:
+        """Return what ``chaos()`` has done since the test began."""
+        return [str(chaos) for chaos in self.cluster._chaos[self._calm :]]
 
     def printed(self, limit: int) -> Iterator[tuple[Server, str, int]]:
         """Yield each task that printed since the last call, what, and how many bytes were cut."""
@@ -89,13 +98,14 @@ class Watch:
         self._options = options
         self._worker = getattr(config, "workerinput", {}).get("workerid", "")
         # Without pytest's own plugin for it nothing is captured either.
-        self._shows_live = config.getoption("capture", "no") == "no" and not self._worker
+        self.shows_live = config.getoption("capture", "no") == "no" and not self._worker
         self._live: list[Watched] = []
         self._ended: list[Watched] = []
         self._item: pytest.Item | None = None
         self._owner: pytest.Item | None = None
         self._fixtures: list[pytest.FixtureRequest] = []
         self._revived: list[tuple[str, LocalCluster]] = []
+        self._started: list[LocalCluster] = []  # during this test, and by itself
 
     # -- the Observer: called by clusters
 
@@ -110,12 +120,14 @@ class Watch:
     def launched(self, cluster: LocalCluster) -> None:
         """Begin to watch a cluster; with ``-s`` show what its tasks print, as they print it."""
         self.begin_to_report()
+        self._started.append(cluster)
         follower = None
-        if self._shows_live:
+        if self.shows_live:
             from .._logs import follow
 
             follower = follow([(f"[{s.task}]", s.log) for s in cluster.servers], _write)
-        self._live.append(Watched(cluster, follower))
+        fixture = self._fixtures[-1].fixturename if self._fixtures else None
+        self._live.append(Watched(cluster, follower, fixture))
 
     def stopped(self, cluster: LocalCluster) -> None:
         """Go on showing the cluster in this test's report, and then forget it."""
@@ -154,6 +166,11 @@ class Watch:
         finally:
             self._revived.remove(entry)
 
+    def shared(self, cluster: LocalCluster) -> None:
+        """Learn that a cluster is ours to stop, after some later test."""
+        if cluster in self._started:
+            self._started.remove(cluster)
+
     def new_folder(self, nodeid: str, *, shared_by: str = "") -> Path | None:
         """Make and return a new folder for the logs of a cluster; None if none are to be kept.
 
@@ -180,6 +197,24 @@ class Watch:
         """Return what lives now or ended during this test, in the order of their starts."""
         return [*self._ended, *self._live]
 
+    def used_by(self, item: pytest.Item) -> list[LocalCluster]:
+        """Return the clusters that live, but for those of fixtures that the test does not use."""
+        names = getattr(item, "fixturenames", ())
+        return [
+            watched.cluster
+            for watched in list(self._live)
+            if watched.fixture is None
+            or watched.fixture in names
+            or watched.cluster._held.since == item.nodeid
+        ]
+
+    def started_in(self, nodeid: str) -> list[LocalCluster]:
+        """Return the clusters that this test has started, and that run on."""
+        living = [watched.cluster for watched in self._live]
+        found = [c for c in self._started if c in living and c._held.since == nodeid]
+        self._started.clear()
+        return found
+
     def deaths(self, *, known: bool = False) -> list[ServerExited]:
         """Return the tasks that died on their own during this test and are not reported yet."""
         return [death for watched in self.clusters() for death in watched.deaths(known=known)]
@@ -193,7 +228,9 @@ class Watch:
         names = getattr(item, "fixturenames", ())
         for fixture, cluster in self._revived:
             if fixture in names:
-                cluster.restart_dead()
+                restarted = cluster.restart_dead()
+                if restarted:
+                    add_note(item, "these tasks were restarted for this test", restarted)
         for watched in self._live:
             watched.begin()
 
@@ -228,6 +265,16 @@ class Watch:
 
 
 WATCH = pytest.StashKey[Watch]()
+
+
+def add_note(item: pytest.Item, what: str, servers: list[Server]) -> None:
+    """Have the test's report say what it does not find as the last one left it, and why."""
+    lines = [f"{what}:" if servers else what]
+    for server in servers:
+        death = server.unexpected_death()
+        asked = f"{server.task}: it was ended on purpose, or by what an earlier test was told of"
+        lines.append(asked if death is None else str(death))
+    item.add_report_section("setup", "log of replaced tasks", "\n".join(lines) + "\n")
 
 
 def _write(text: str) -> Any:

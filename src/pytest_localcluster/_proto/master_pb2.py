@@ -27,7 +27,7 @@ from pytest_localcluster._proto import device_pb2 as pytest__localcluster_dot___
 from pytest_localcluster._proto import graph_pb2 as pytest__localcluster_dot___proto_dot_graph__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pytest_localcluster/_proto/master.proto\x12\x13pytest_localcluster\x1a\'pytest_localcluster/_proto/config.proto\x1a\'pytest_localcluster/_proto/device.proto\x1a&pytest_localcluster/_proto/graph.proto\"z\n\x14\x43reateSessionRequest\x12\x30\n\tgraph_def\x18\x01 \x01(\x0b\x32\x1d.pytest_localcluster.GraphDef\x12\x30\n\x06\x63onfig\x18\x02 \x01(\x0b\x32 .pytest_localcluster.ConfigProto\"/\n\x15\x43reateSessionResponse\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\"`\n\x14\x45xtendSessionRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\x12\x30\n\tgraph_def\x18\x02 \x01(\x0b\x32\x1d.pytest_localcluster.GraphDef\"\x17\n\x15\x45xtendSessionResponse\"u\n\x11SendTensorRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0c\n\x04keep\x18\x03 \x01(\x08\x12-\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x1f.pytest_localcluster.ValueChunk\"\x14\n\x12SendTensorResponse\"v\n\x0eRunStepRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\x12-\n\x04\x66\x65\x65\x64\x18\x02 \x03(\x0b\x32\x1f.pytest_localcluster.NamedValue\x12\r\n\x05\x66\x65tch\x18\x03 \x03(\t\x12\x0e\n\x06target\x18\x04 \x03(\t\"z\n\x0fRunStepResponse\x12)\n\x05\x66\x65tch\x18\x01 \x03(\x0b\x32\x1a.pytest_localcluster.Value\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x1b.pytest_localcluster.Status\x12\x0f\n\x07step_id\x18\x03 \x01(\x06\"-\n\x13\x43loseSessionRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\"\x16\n\x14\x43loseSessionResponse\",\n\x12ListDevicesRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\"\x90\x01\n\x13ListDevicesResponse\x12;\n\x0clocal_device\x18\x01 \x03(\x0b\x32%.pytest_localcluster.DeviceAttributes\x12<\n\rremote_device\x18\x02 \x03(\x0b\x32%.pytest_localcluster.DeviceAttributes\"\x0e\n\x0cResetRequest\"\x0f\n\rResetResponse2\xad\x05\n\rMasterService\x12\x66\n\rCreateSession\x12).pytest_localcluster.CreateSessionRequest\x1a*.pytest_localcluster.CreateSessionResponse\x12\x66\n\rExtendSession\x12).pytest_localcluster.ExtendSessionRequest\x1a*.pytest_localcluster.ExtendSessionResponse\x12_\n\nSendTensor\x12&.pytest_localcluster.SendTensorRequest\x1a\'.pytest_localcluster.SendTensorResponse(\x01\x12T\n\x07RunStep\x12#.pytest_localcluster.RunStepRequest\x1a$.pytest_localcluster.RunStepResponse\x12\x63\n\x0c\x43loseSession\x12(.pytest_localcluster.CloseSessionRequest\x1a).pytest_localcluster.CloseSessionResponse\x12`\n\x0bListDevices\x12\'.pytest_localcluster.ListDevicesRequest\x1a(.pytest_localcluster.ListDevicesResponse\x12N\n\x05Reset\x12!.pytest_localcluster.ResetRequest\x1a\".pytest_localcluster.ResetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pytest_localcluster/_proto/master.proto\x12\x13pytest_localcluster\x1a\'pytest_localcluster/_proto/config.proto\x1a\'pytest_localcluster/_proto/device.proto\x1a&pytest_localcluster/_proto/graph.proto\"z\n\x14\x43reateSessionRequest\x12\x30\n\tgraph_def\x18\x01 \x01(\x0b\x32\x1d.pytest_localcluster.GraphDef\x12\x30\n\x06\x63onfig\x18\x02 \x01(\x0b\x32 .pytest_localcluster.ConfigProto\"/\n\x15\x43reateSessionResponse\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\"`\n\x14\x45xtendSessionRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\x12\x30\n\tgraph_def\x18\x02 \x01(\x0b\x32\x1d.pytest_localcluster.GraphDef\"\x17\n\x15\x45xtendSessionResponse\"u\n\x11SendTensorRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0c\n\x04keep\x18\x03 \x01(\x08\x12-\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x1f.pytest_localcluster.ValueChunk\"\x14\n\x12SendTensorResponse\"\x8d\x01\n\x0eRunStepRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\x12-\n\x04\x66\x65\x65\x64\x18\x02 \x03(\x0b\x32\x1f.pytest_localcluster.NamedValue\x12\r\n\x05\x66\x65tch\x18\x03 \x03(\t\x12\x0e\n\x06target\x18\x04 \x03(\t\x12\x15\n\rtimeout_in_ms\x18\x05 \x01(\x03\"z\n\x0fRunStepResponse\x12)\n\x05\x66\x65tch\x18\x01 \x03(\x0b\x32\x1a.pytest_localcluster.Value\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x1b.pytest_localcluster.Status\x12\x0f\n\x07step_id\x18\x03 \x01(\x06\"-\n\x13\x43loseSessionRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\"\x16\n\x14\x43loseSessionResponse\",\n\x12ListDevicesRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\"\x90\x01\n\x13ListDevicesResponse\x12;\n\x0clocal_device\x18\x01 \x03(\x0b\x32%.pytest_localcluster.DeviceAttributes\x12<\n\rremote_device\x18\x02 \x03(\x0b\x32%.pytest_localcluster.DeviceAttributes\"\x0e\n\x0cResetRequest\"\x0f\n\rResetResponse2\xad\x05\n\rMasterService\x12\x66\n\rCreateSession\x12).pytest_localcluster.CreateSessionRequest\x1a*.pytest_localcluster.CreateSessionResponse\x12\x66\n\rExtendSession\x12).pytest_localcluster.ExtendSessionRequest\x1a*.pytest_localcluster.ExtendSessionResponse\x12_\n\nSendTensor\x12&.pytest_localcluster.SendTensorRequest\x1a\'.pytest_localcluster.SendTensorResponse(\x01\x12T\n\x07RunStep\x12#.pytest_localcluster.RunStepRequest\x1a$.pytest_localcluster.RunStepResponse\x12\x63\n\x0c\x43loseSession\x12(.pytest_localcluster.CloseSessionRequest\x1a).pytest_localcluster.CloseSessionResponse\x12`\n\x0bListDevices\x12\'.pytest_localcluster.ListDevicesRequest\x1a(.pytest_localcluster.ListDevicesResponse\x12N\n\x05Reset\x12!.pytest_localcluster.ResetRequest\x1a\".pytest_localcluster.ResetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,22 +46,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SENDTENSORREQUEST']._serialized_end=599
   _globals['_SENDTENSORRESPONSE']._serialized_start=601
   _globals['_SENDTENSORRESPONSE']._serialized_end=621
-  _globals['_RUNSTEPREQUEST']._serialized_start=623
-  _globals['_RUNSTEPREQUEST']._serialized_end=741
-  _globals['_RUNSTEPRESPONSE']._serialized_start=743
-  _globals['_RUNSTEPRESPONSE']._serialized_end=865
-  _globals['_CLOSESESSIONREQUEST']._serialized_start=867
-  _globals['_CLOSESESSIONREQUEST']._serialized_end=912
-  _globals['_CLOSESESSIONRESPONSE']._serialized_start=914
-  _globals['_CLOSESESSIONRESPONSE']._serialized_end=936
-  _globals['_LISTDEVICESREQUEST']._serialized_start=938
-  _globals['_LISTDEVICESREQUEST']._serialized_end=982
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=985
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=1129
-  _globals['_RESETREQUEST']._serialized_start=1131
-  _globals['_RESETREQUEST']._serialized_end=1145
-  _globals['_RESETRESPONSE']._serialized_start=1147
-  _globals['_RESETRESPONSE']._serialized_end=1162
-  _globals['_MASTERSERVICE']._serialized_start=1165
-  _globals['_MASTERSERVICE']._serialized_end=1850
+  _globals['_RUNSTEPREQUEST']._serialized_start=624
+  _globals['_RUNSTEPREQUEST']._serialized_end=765
+  _globals['_RUNSTEPRESPONSE']._serialized_start=767
+  _globals['_RUNSTEPRESPONSE']._serialized_end=889
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=891
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=936
+  _globals['_CLOSESESSIONRESPONSE']._serialized_start=938
+  _globals['_CLOSESESSIONRESPONSE']._serialized_end=960
+  _globals['_LISTDEVICESREQUEST']._serialized_start=962
+  _globals['_LISTDEVICESREQUEST']._serialized_end=1006
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=1009
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=1153
+  _globals['_RESETREQUEST']._serialized_start=1155
+  _globals['_RESETREQUEST']._serialized_end=1169
+  _globals['_RESETRESPONSE']._serialized_start=1171
+  _globals['_RESETRESPONSE']._serialized_end=1186
+  _globals['_MASTERSERVICE']._serialized_start=1189
+  _globals['_MASTERSERVICE']._serialized_end=1874
 # @@protoc_insertion_point(module_scope)

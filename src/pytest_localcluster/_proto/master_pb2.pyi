@@ -52,16 +52,18 @@ class SendTensorResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class RunStepRequest(_message.Message):
-    __slots__ = ("session_handle", "feed", "fetch", "target")
+    __slots__ = ("session_handle", "feed", "fetch", "target", "timeout_in_ms")
     SESSION_HANDLE_FIELD_NUMBER: _ClassVar[int]
     FEED_FIELD_NUMBER: _ClassVar[int]
     FETCH_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_IN_MS_FIELD_NUMBER: _ClassVar[int]
     session_handle: str
     feed: _containers.RepeatedCompositeFieldContainer[_graph_pb2.NamedValue]
     fetch: _containers.RepeatedScalarFieldContainer[str]
     target: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session_handle: _Optional[str] = ..., feed: _Optional[_Iterable[_Union[_graph_pb2.NamedValue, _Mapping]]] = ..., fetch: _Optional[_Iterable[str]] = ..., target: _Optional[_Iterable[str]] = ...) -> None: ...
+    timeout_in_ms: int
+    def __init__(self, session_handle: _Optional[str] = ..., feed: _Optional[_Iterable[_Union[_graph_pb2.NamedValue, _Mapping]]] = ..., fetch: _Optional[_Iterable[str]] = ..., target: _Optional[_Iterable[str]] = ..., timeout_in_ms: _Optional[int] = ...) -> None: ...
 
 class RunStepResponse(_message.Message):
     __slots__ = ("fetch", "status", "step_id")

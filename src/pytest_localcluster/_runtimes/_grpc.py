@@ -32,6 +32,9 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     # Otherwise two servers could share one port, and each get some of the other's calls.
     ("grpc.so_reuseport", 0),
+    # Our own channels ping, to see whether anybody is there; a server takes that for an attack.
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
+    ("grpc.http2.max_ping_strikes", 0),
 )
 
 HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

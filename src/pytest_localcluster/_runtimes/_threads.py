@@ -111,9 +111,13 @@ class Threads(Executor):
         if wait:
             self.join(Deadline(None))
 
+    def alive(self) -> bool:
+        """Tell whether any thread has not ended."""
+        return any(thread.is_alive() for thread in list(self._members))
+
     def join(self, deadline: Deadline) -> bool:
         """Wait for the threads to end after :meth:`shutdown`; tell whether all of them did."""
         for thread in list(self._members):
             if thread is not threading.current_thread():
                 thread.join(deadline.remaining())
-        return not any(thread.is_alive() for thread in self._members)
+        return not self.alive()

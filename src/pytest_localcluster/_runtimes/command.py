@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+from .. import _held
 from .._program import Program
 from .._spec import job_name
 from ..errors import SpecError
@@ -28,6 +32,7 @@ _FIELDS = "{host} {port} {address} {job} {index} {hosts[JOB]} {tf_config}"
 _READY = "'tcp', 'grpc', re.compile(...), a function of the Server, or a mapping from job to these"
 _PROBE_SECONDS = 1.0
 _RECENT = 1 << 20  # how much output a regular expression is looked for in; all of it, for most
+_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, init=False)
@@ -248,10 +253,39 @@ def _is_healthy(address: str) -> str:
     return f"the gRPC health service at {address} says {name}"
 
 
+_looks: WeakKeyDictionary[Any, Future[object]] = WeakKeyDictionary()
+"""By server, the condition that somebody is still asking."""
+
+
 def _agrees(condition: Callable[[Any], object], server: Started) -> str:
     name = getattr(condition, "__qualname__", repr(condition))
-    try:
-        answer = condition(server)
-    except Exception as error:  # clients raise until there is somebody to talk to
+    look = _looks.get(server)
+    if look is None:
+        # Not in this thread: a client that waits for ever must not take the start's deadline along.
+        _looks[server] = look = Future()
+        thread = threading.Thread(
+            target=_look,
+            args=(look, condition, server),
+            name=f"{name} of {server.task}",
+            daemon=True,
+        )
+        thread.start()
+        _held.hold_thread(thread)
+    wait((look,), _LOOK_SECONDS)
+    if not look.done():
+        return f"{name} has not returned"
+    del _looks[server]
+    error = look.exception()
+    if error is not None and not isinstance(error, Exception):
+        raise error  # not a client's: the test wants to end
+    if error is not None:  # clients raise until there is somebody to talk to
         return f"{name} raised {type(error).__name__}: {error}"
+    answer = look.result()
     return "" if answer else f"{name} returned {answer!r}"
+
+
+def _look(look: Future[object], condition: Callable[[Any], object], server: Started) -> None:
+    try:
+        look.set_result(condition(server))
+    except BaseException as error:
+        look.set_exception(error)

@@ -2,12 +2,13 @@
 
 Nothing here imports gRPC or NumPy before a task serves::
 
-    server      the gRPC server of one task, and its life
+    server      the gRPC server of one task, and its life; answers is around all of its methods
     master      sessions; session, plan (prune, place, cut), registration and stepping (one step)
                 do its work; shortcuts finds what can travel with calls that are made anyway
-    worker      parts of graphs; parts (compiled once) and executor (each step) do its work
+    worker      parts of graphs; parts (compiled once), executor (each step) and giving_up (when
+                the master does) do its work
     rendezvous  what a step's tasks ask each other for; peers is how they ask
-    variables   state;  devices, statuses   what their names say
+    variables   state;  checks, devices, statuses   what their names say
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ __all__ = ["RUNTIME", "NativeRuntime"]
 
 _PACKAGE = "pytest_localcluster"
 _OWN = (
+    "answers",
+    "checks",
     "devices",
     "executor",
+    "giving_up",
     "master",
     "parts",
     "peers",

@@ -60,7 +60,7 @@ class Execution:
         step: the step, begun on this task.
         site: where.
         feeds: the values that the master sent along, by key.
-        pull: returns the value of a key that the task at an address has.
+        pull: returns the value of a key that the task of a name has.
         hand: takes what the master hands to other tasks, by key; returns what is to be done now
             that it is there, which may take its time.
     """
@@ -133,25 +133,25 @@ class Execution:
         self._work()
 
     def _begin(self) -> list[tuple[str, str]]:
-        """Find what is ready; return the key and address of what has to be pulled."""
+        """Find what is ready; return the key and holder of what has to be pulled."""
         pulls = []
         with self._lock:
             for operation in self._part.operations:
                 if not operation.waits:
                     self._ready(operation)
             for key, arrival in self._part.arrivals.items():
-                if arrival.address is not None:
-                    if arrival.address:
-                        pulls.append((key, arrival.address))
+                if arrival.holder is not None:
+                    if arrival.holder:
+                        pulls.append((key, arrival.holder))
                 elif key in self._feeds:
                     self._arrived(key, self._feeds[key])
                 else:
                     raise StepFailed(status_of(InvalidArgumentError(f"no value came for {key!r}")))
         return pulls
 
-    def _receive(self, key: str, address: str) -> None:
+    def _receive(self, key: str, holder: str) -> None:
         try:
-            value = self._pull(address, key)
+            value = self._pull(holder, key)
         except StepFailed as error:
             self._fail(error)
             return
@@ -184,8 +184,10 @@ class Execution:
                     claimed = operation is not None and not operation.quick
                     if claimed:
                         self._active += 1
-                    helpers = min(len(self._heavy), self._site.limit - self._active)
-                    self._active += max(helpers, 0)
+                    helpers = 0
+                    if self._step.status is None:  # otherwise helpers would only call for helpers
+                        helpers = min(len(self._heavy), self._site.limit - self._active)
+                        self._active += max(helpers, 0)
                 for _ in range(helpers):
                     self._site.threads.run(self._work, True)
                 if operation is None:

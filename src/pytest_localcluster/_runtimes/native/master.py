@@ -33,7 +33,7 @@ from .devices import Placer
 from .registration import register
 from .rendezvous import time_left
 from .session import Session
-from .statuses import StepFailed, answering, status_of
+from .statuses import StepFailed, status_of
 from .stepping import Stepping
 
 if TYPE_CHECKING:
@@ -93,26 +93,22 @@ class Master(MasterServiceServicer):
         """Return the address of a task."""
         return self._addresses[task]
 
-    @answering
     def CreateSession(self, request: Any, context: Any) -> CreateSessionResponse:  # noqa: N802
         """Begin a session."""
         config = request.config if request.HasField("config") else self._config
         placer = Placer(self.task, self._spec, config.device_filters)
         handle = secrets.token_hex(8)
-        own = self._addresses[self.task]
-        session = Session(handle, config, placer, own, self.address_of)
+        session = Session(handle, config, placer, str(self.task))
         session.extend(request.graph_def)
         with self._lock:
             self._sessions[handle] = session
         return CreateSessionResponse(session_handle=handle)
 
-    @answering
     def ExtendSession(self, request: Any, context: Any) -> ExtendSessionResponse:  # noqa: N802
         """Add to a session's graph."""
         self._session(request.session_handle).extend(request.graph_def)
         return ExtendSessionResponse()
 
-    @answering
     def SendTensor(self, request: Any, context: Any) -> SendTensorResponse:  # noqa: N802
         """Take a value that is too large for a message."""
         first = next(request, None)
@@ -128,7 +124,6 @@ class Master(MasterServiceServicer):
         session.store(first.key, read_only(value_from_chunks(data())), keep=first.keep)
         return SendTensorResponse()
 
-    @answering
     def RunStep(self, request: Any, context: Any) -> RunStepResponse:  # noqa: N802
         """Run a step."""
         session = self._session(request.session_handle)
@@ -144,7 +139,7 @@ class Master(MasterServiceServicer):
         return RunStepResponse(fetch=fetches, step_id=step_id)
 
     def _run(self, session: Session, request: Any, step_id: int, context: Any) -> Any:
-        deadline = self._deadline(session, context)
+        deadline = self._deadline(session, request, context)
         feeds = {}
         for feed in request.feed:
             stored = feed.value.WhichOneof("kind") == "stored"
@@ -169,17 +164,13 @@ class Master(MasterServiceServicer):
             for over in [s for s in list(session.steps) if s not in self.steps]:
                 session.steps.discard(over)
 
-    def _deadline(self, session: Session, context: Any) -> Deadline:
-        """Return when the step must have ended, a little before the client stops waiting."""
-        limit = session.config.operation_timeout_in_ms / 1000
+    def _deadline(self, session: Session, request: Any, context: Any) -> Deadline:
+        """Return when the step must have ended; never later than its client waits."""
+        limits = session.config.operation_timeout_in_ms, request.timeout_in_ms
+        seconds = [limit / 1000 for limit in limits if limit > 0]
         left = time_left(context)
-        if left is not None:
-            left -= min(0.05, left / 10)
-        if limit > 0:
-            left = limit if left is None else min(limit, left)
-        return Deadline(left)
+        return Deadline(min([*seconds, *([] if left is None else [left])], default=None))
 
-    @answering
     def CloseSession(self, request: Any, context: Any) -> CloseSessionResponse:  # noqa: N802
         """End a session: its steps, its graphs, the variables that only it could see."""
         with self._lock:
@@ -196,7 +187,6 @@ class Master(MasterServiceServicer):
         request = DeregisterGraphRequest(session_handle=session.handle)
         self._on_all(session.tasks(), lambda task: self._tidy(task, request))
 
-    @answering
     def ListDevices(self, request: Any, context: Any) -> ListDevicesResponse:  # noqa: N802
         """List the devices of all tasks, or of those that a session sees."""
         tasks = self._spec.tasks
@@ -215,7 +205,6 @@ class Master(MasterServiceServicer):
         there = [d for future in futures for d in future.result().device_attributes]
         return ListDevicesResponse(local_device=here, remote_device=there)
 
-    @answering
     def Reset(self, request: Any, context: Any) -> ResetResponse:  # noqa: N802
         """End this master's sessions, clear the variables of all tasks."""
         self.clear("the target was reset")
@@ -253,7 +242,7 @@ class Master(MasterServiceServicer):
             session.forget(task)
 
     def stored(self, key: str) -> Any:
-        """Return what a client sent ahead; the key is :func:`~.worker.constant_key`'s."""
+        """Return what a client sent ahead; the key is ``session/name``."""
         handle, _, name = key.partition("/")
         return self._session(handle).stored(name)
 

@@ -7,6 +7,7 @@ task) arrives in slots of its own.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
     from ..._proto.graph_pb2 import NodeDef
     from ..._proto.worker_pb2 import RegisterGraphRequest
 
-__all__ = ["KINDS", "Arrival", "Operation", "Part", "compile_part", "failure_of"]
-
-KINDS = frozenset(("Const", "Placeholder", "Function", "NoOp", "ReadVariable", *WRITES))
-"""The operations there are."""
+__all__ = ["Arrival", "Operation", "Part", "compile_part", "failure_of"]
 
 Perform = Callable[[list[Any]], Sequence[Any]]
 
@@ -60,14 +58,14 @@ class Operation:
 
 @dataclass(slots=True)
 class Arrival:
-    """What comes from outside: where it goes, who waits for it, and the address that has it.
+    """What comes from outside: where it goes, who waits for it, and which task has it, by name.
 
-    The address is None of what is fed, and empty of what the master brings while the part runs.
+    That is None of what is fed, and empty of what the master brings while the part runs.
     """
 
     slot: int
     after: list[int]
-    address: str | None
+    holder: str | None
 
 
 @dataclass(slots=True)
@@ -76,11 +74,12 @@ class Part:
 
     Attributes:
         session: the handle of the session that it belongs to.
-        master: the address of the master that runs it.
+        master: the name of the task whose master runs it.
         operations: in no order.
         arrivals: by key.
         fetches: the slots that the master wants.
         uses: for each slot, how many operations read it, and one more if it is fetched.
+        outlived: whether the task of its master was restarted since, or just before.
     """
 
     session: str
@@ -89,6 +88,7 @@ class Part:
     arrivals: dict[str, Arrival]
     fetches: tuple[int, ...]
     uses: list[int]
+    outlived: bool = False
 
 
 def compile_part(
@@ -101,22 +101,22 @@ def compile_part(
     """Compile a part of a graph.
 
     Args:
-        request: the part.
+        request: the part, which has been checked.
         variables: what its variable operations work on.
         devices: where each of its operations runs.
         constant: returns the value of a Const.
         hands: the keys that the master takes to other tasks.
 
     Raises:
-        InvalidArgumentError: the graph is none.
+        InvalidArgumentError: a function's arguments are none for it.
         StepFailed: a function cannot be unpickled here.
     """
     operations: list[Operation] = []
     sources: dict[str, int] = {}
     slots = 0
     arrivals: dict[str, Arrival] = {}
-    for key, address in [*((key, None) for key in request.feed), *request.recv.items()]:
-        arrivals[key] = Arrival(slots, [], address)
+    for key, holder in [*((key, None) for key in request.feed), *request.recv.items()]:
+        arrivals[key] = Arrival(slots, [], holder)
         slots += 1
     for index, node in enumerate(request.graph_def.node):
         perform = _perform(node, variables, request.container, devices[node.name], constant)
@@ -135,10 +135,10 @@ def compile_part(
                 reads += [] if name.startswith("^") else [arrivals[name].slot]
                 before.add(name)
             elif name.startswith("^"):
-                before.add(_known(name[1:], sources, node))
+                before.add(name[1:])
             else:
                 source, _, output = name.rpartition(":")
-                reads.append(operations[sources[_known(source, sources, node)]].slot + int(output))
+                reads.append(operations[sources[source]].slot + int(output))
                 before.add(source)
         operation.reads = tuple(reads)
         operation.waits = len(before)
@@ -149,35 +149,20 @@ def compile_part(
         for slot in set(reads):
             uses[slot] += 1
 
-    for key in set(request.send):
+    for key, times in Counter(request.send).items():
         source, _, output = key.lstrip("^").partition(":")
-        operation = operations[_index(source, sources)]
-        times = list(request.send).count(key)
+        operation = operations[sources[source]]
         operation.sends.append((key, int(output) if output else None, times))
     for key in hands:
         source, _, output = key.lstrip("^").partition(":")
-        operation = operations[_index(source, sources)]
+        operation = operations[sources[source]]
         operation.hands.append((key, int(output) if output else None))
     fetches = []
     for key in request.fetch:
         source, _, output = key.rpartition(":")
-        fetches.append(operations[_index(source, sources)].slot + int(output))
+        fetches.append(operations[sources[source]].slot + int(output))
         uses[fetches[-1]] += 1
     return Part(request.session_handle, request.master, operations, arrivals, tuple(fetches), uses)
-
-
-def _known(source: str, sources: Mapping[str, int], node: NodeDef) -> str:
-    if source not in sources:
-        raise InvalidArgumentError(
-            f"{node.name!r} has an input from {source!r}, which is not there"
-        )
-    return source
-
-
-def _index(source: str, sources: Mapping[str, int]) -> int:
-    if source not in sources:
-        raise InvalidArgumentError(f"an output of {source!r} is asked for, which is not there")
-    return sources[source]
 
 
 def _perform(
@@ -206,7 +191,10 @@ def _perform(
 
         return missing
     try:
-        call = _graph.compile_call(node.function, node.arguments)
+        inputs = sum(not key.startswith("^") for key in node.input)
+        call = _graph.compile_call(node.function, node.arguments, inputs)
+    except _graph.BadCall as error:
+        raise InvalidArgumentError(f"{node.name!r} is no function call: {error}") from None
     except BaseException as error:  # whatever a user's module raises while it is imported
         raise StepFailed(operation_failed(error, node.name, device)) from error
     return _function(call, node.num_outputs)

@@ -11,7 +11,7 @@ from ..._channel import open_channel, token_metadata
 from ..._proto.worker_pb2 import RecvTensorRequest
 from ..._proto.worker_pb2_grpc import WorkerServiceStub
 from ..._tensors import value_from_chunks, value_from_proto
-from ...errors import OpError, UnavailableError
+from ...errors import DataLossError, InvalidArgumentError, OpError, UnavailableError
 from .statuses import StepFailed, error_of
 
 if TYPE_CHECKING:
@@ -26,11 +26,17 @@ class Peers:
     Args:
         spec: the tasks and their addresses.
         token: what each call carries.
+
+    Attributes:
+        tasks: the names of all.
     """
 
     def __init__(self, spec: ClusterSpec, token: str) -> None:
-        addresses = spec.as_dict()
-        self._names = {addresses[task.job][task.index]: str(task) for task in spec.tasks}
+        self._addresses = {
+            str(task): spec.task_address(task.job, task.index) for task in spec.tasks
+        }
+        self.tasks = self._addresses.keys()
+        self._names = {address: name for name, address in self._addresses.items()}
         self._metadata = token_metadata(token)
         self._lock = threading.Lock()
         self._open: dict[str, tuple[grpc.Channel, Any]] = {}
@@ -45,9 +51,12 @@ class Peers:
         """
         channel, stub = self._stub(address)
         try:
-            return getattr(stub, method)(request, timeout=timeout, metadata=self._metadata)
+            answer = getattr(stub, method)(request, timeout=timeout, metadata=self._metadata)
         except (grpc.RpcError, ValueError) as error:
             raise self._failed(address, channel, error) from None
+        if answer is None:  # what gRPC makes of a call that ended well and brought no message
+            raise DataLossError(f"{self.name(address)} ended {method} without an answer")
+        return answer
 
     def pull(self, address: str, step_id: int, key: str, timeout: float | None = None) -> Any:
         """Return the value of a step that the task at ``address`` has, or will have.
@@ -77,6 +86,17 @@ class Peers:
             return value_from_chunks(stream)
         except (grpc.RpcError, ValueError) as error:
             raise self._failed(address, channel, error) from None
+
+    def find(self, name: str) -> str:
+        """Return the address of the task of that name, which each task may see at another one.
+
+        Raises:
+            InvalidArgumentError: there is no such task.
+        """
+        address = self._addresses.get(name)
+        if address is None:
+            raise InvalidArgumentError(f"there is no task {name!r} in this cluster")
+        return address
 
     def name(self, address: str) -> str:
         """Return the task at ``address``, for messages."""
@@ -108,7 +128,7 @@ class Peers:
                     )
                 found = self._open.get(address)
                 if found is None:
-                    channel = open_channel(address)
+                    channel = open_channel(address, keepalive=True)
                     stub: Any = WorkerServiceStub(channel)  # type: ignore[no-untyped-call]
                     found = self._open[address] = channel, stub
         return found

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..._proto.graph_pb2 import NodeDef
 from ...errors import InvalidArgumentError
+from .checks import output_of, source_of
 from .devices import host_device
 from .shortcuts import take_shortcuts
 
@@ -45,7 +46,7 @@ class PartPlan:
     task: Task
     request: RegisterGraphRequest
     handle: str | None = None
-    handed: list[str] = field(default_factory=list)
+    handed: set[str] = field(default_factory=set)
     returned: list[tuple[str, int | None]] = field(default_factory=list)
     hands: set[str] = field(default_factory=set)
     registering: threading.Lock = field(default_factory=threading.Lock)
@@ -69,7 +70,6 @@ def make_plan(
     signature: Signature,
     placer: Placer,
     new_request: Callable[[], RegisterGraphRequest],
-    address: Callable[[Task], str],
 ) -> Plan:
     """Make the plan for one kind of step.
 
@@ -78,7 +78,6 @@ def make_plan(
         signature: the kind of step.
         placer: where operations go.
         new_request: makes the request that registers a part, but for its graph.
-        address: of a task.
 
     Raises:
         InvalidArgumentError: a name is not in the graph, a placeholder is not fed, operations wait
@@ -105,20 +104,18 @@ def make_plan(
         copy.device = device
     copied: set[tuple[Task, str]] = set()
     for node in needed:
-        _connect(node, nodes, places, parts, fed, copied, address)
+        _connect(node, nodes, places, parts, fed, copied)
 
     order = {task: index for index, task in enumerate(parts)}
-    wanted: list[tuple[str, tuple[int, int] | None]] = []
+    found: dict[str, tuple[int, int] | None] = dict.fromkeys(fed)
     for fetch in fetches:
-        if fetch in fed:
-            wanted.append((fetch, None))
-            continue
-        task, _ = places[fetch.rpartition(":")[0]]
-        fetched = parts[task].request.fetch
-        if fetch not in fetched:
+        if fetch not in found:
+            task, _ = places[source_of(fetch)]
+            fetched = parts[task].request.fetch
+            found[fetch] = order[task], len(fetched)
             fetched.append(fetch)
-        wanted.append((fetch, (order[task], list(fetched).index(fetch))))
-    take_shortcuts(parts, placer.master, address)
+    wanted = [(fetch, found[fetch]) for fetch in fetches]
+    take_shortcuts(parts, placer.master)
     return Plan(list(parts.values()), wanted)
 
 
@@ -131,12 +128,12 @@ def _needed(
     stack = [(root, False) for root in reversed(roots)]  # graphs may be deeper than Python recurses
     while stack:
         name, looked = stack.pop()
+        if name in done and not looked:
+            continue
         node = _without_fed_waits(nodes[name], nodes, fed)
         if looked:
             done[name] = True
             needed.append(node)
-            continue
-        if name in done:
             continue
         if node.op == "Placeholder":
             raise InvalidArgumentError(
@@ -150,7 +147,7 @@ def _needed(
         for key in node.input:
             if key in fed:
                 continue
-            source = key[1:] if key.startswith("^") else key.rpartition(":")[0]
+            source = source_of(key)
             if done.get(source) is False:
                 raise InvalidArgumentError(
                     f"operations {source!r} and {name!r} wait for each other", op=name
@@ -182,17 +179,17 @@ def _connect(
     parts: Mapping[Task, PartPlan],
     fed: frozenset[str],
     copied: set[tuple[Task, str]],
-    address: Callable[[Task], str],
 ) -> None:
     """Have a node's inputs come to its part: from the feeds, or from the tasks that have them."""
     here, _ = places[node.name]
     request = parts[here].request
     for key in node.input:
         if key in fed:
-            if key not in request.feed:
+            if (here, key) not in copied:
+                copied.add((here, key))
                 request.feed.append(key)
             continue
-        source = key[1:] if key.startswith("^") else key.rpartition(":")[0]
+        source = source_of(key)
         there, _ = places[source]
         if there == here or key in request.recv:
             continue
@@ -204,7 +201,7 @@ def _connect(
                 copy.CopyFrom(nodes[source])
                 copy.device = host_device(here)
             continue
-        request.recv[key] = address(there)
+        request.recv[key] = str(there)
         parts[there].request.send.append(key)
 
 
@@ -213,10 +210,10 @@ def _is_small_constant(node: NodeDef) -> bool:
 
 
 def _output(nodes: Mapping[str, NodeDef], key: str, what: str) -> str:
-    name, _, output = key.rpartition(":")
+    name = key.rpartition(":")[0]
     if name not in nodes:
         raise InvalidArgumentError(f"there is no operation {name or key!r} to {what} in the graph")
-    if not output.isdigit() or int(output) >= nodes[name].num_outputs:
+    if output_of(key, nodes[name].num_outputs) is None:
         raise InvalidArgumentError(
             f"{key!r} cannot be a {what}: {name!r} has {nodes[name].num_outputs} outputs"
         )

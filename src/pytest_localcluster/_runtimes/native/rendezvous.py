@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..._proto.graph_pb2 import Status
 from ..._tensors import size_of
 from ...errors import AbortedError, CancelledError, NotFoundError
-from .statuses import StepFailed
+from .statuses import StepFailed, passed_on, status_of
+
+if TYPE_CHECKING:
+    from ..._proto.graph_pb2 import Status
 
 __all__ = ["Caller", "Step", "Steps", "time_left"]
 
 _REMEMBERED = 4096  # steps that are over, and that somebody may still ask for
+_BYTES = 1 << 25  # that the reasons of those may take, with the exceptions that they hold
+_LARGE = 1 << 20  # bytes of a reason of which only the words are remembered
 
 
 class Caller(Protocol):
@@ -68,6 +72,7 @@ class Steps:
         self._lock = threading.Lock()
         self._steps: dict[int, Step] = {}
         self._over: dict[int, Status] = {}
+        self._over_bytes = 0
 
     def begin(self, step_id: int, part: str) -> Step:
         """Say that ``part`` of a step runs here from now on; :meth:`finish` says that it is done.
@@ -182,10 +187,15 @@ class Steps:
 
     def _forget(self, step: Step, status: Status) -> None:
         if self._steps.pop(step.step_id, None) is not None:
+            size = status.ByteSize()
+            if size > _LARGE:
+                status = passed_on(status)
+                size = status.ByteSize()
             self._over[step.step_id] = status
-            while len(self._over) > _REMEMBERED:
-                del self._over[next(iter(self._over))]
+            self._over_bytes += size
+            while len(self._over) > _REMEMBERED or self._over_bytes > _BYTES:
+                self._over_bytes -= self._over.pop(next(iter(self._over))).ByteSize()
 
 
 def _status(kind: type[AbortedError], message: str) -> Status:
-    return Status(code=kind.code, message=message)
+    return status_of(kind(message))

@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from grpc_health.v1 import health, health_pb2_grpc
 
+from ... import _held
 from ..._clock import Deadline
 from ..._context import address_of
 from ..._proto.master_pb2_grpc import add_MasterServiceServicer_to_server
@@ -18,6 +19,7 @@ from ..._proto.worker_pb2_grpc import add_WorkerServiceServicer_to_server
 from ...errors import AbortedError, PortError, StopError, UnavailableError
 from .._grpc import TokenInterceptor, discard_server, make_server, start_server
 from .._threads import Threads
+from .answers import Answers
 from .devices import devices_of
 from .executor import Site
 from .master import Master
@@ -73,7 +75,6 @@ class NativeServer:
         self._worker = Worker(
             self._site,
             self._peers,
-            spec.task_address(task.job, task.index),
             devices_of(task, config),
             secrets.randbits(63),
             lambda key: self._master.stored(key),
@@ -83,12 +84,20 @@ class NativeServer:
         )
         self._server = self._start(assignment.token)
         _serving.add(self)
+        if _held.owner() is not None:  # not in a process of its own, with which everything ends
+            _held.hold(
+                f"the threads of {task} at {self._address}",
+                alive=self._threads.alive,
+                says=lambda: "still running: " + self._busy(),
+                remedy="have the operation end, or use launcher='process', which can kill it",
+            )
 
     def _start(self, token: str) -> grpc.Server:
         server = make_server(self._threads, [TokenInterceptor(token, self._address, _REMEDY)])
-        add_MasterServiceServicer_to_server(self._master, server)  # type: ignore[no-untyped-call]
-        add_WorkerServiceServicer_to_server(self._worker, server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+        answers = Answers(server)
+        add_MasterServiceServicer_to_server(self._master, answers)  # type: ignore[no-untyped-call]
+        add_WorkerServiceServicer_to_server(self._worker, answers)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), answers)
         try:
             start_server(server, self._task, self._address)
         except PortError:
@@ -110,19 +119,23 @@ class NativeServer:
         for server in list(_serving):
             server._peers.forget(self._address)
         self._peers.close()
-        self._server.stop(_GRACE).wait()
+        self._server.stop(_GRACE).wait(_PATIENCE)
         self._threads.shutdown(wait=False)
         if not self._threads.join(Deadline(_PATIENCE)):
-            busy = [f"{operation.name} on {operation.device}" for operation in self._site.busy()]
             raise StopError(
                 f"{self._task} has stopped serving, but not everything of it ended",
-                survivors=tuple(busy),
+                survivors=tuple(self._operations()),
                 task=str(self._task),
                 address=self._address,
-                status="still running: "
-                + (", ".join(busy) or "a thread that waits for another task"),
+                status="still running: " + self._busy(),
                 remedy="have the operation end, or use launcher='process', which can kill it",
             )
+
+    def _operations(self) -> list[str]:
+        return [f"{operation.name} on {operation.device}" for operation in self._site.busy()]
+
+    def _busy(self) -> str:
+        return ", ".join(self._operations()) or "a thread that waits for another task"
 
     def reset(self) -> None:
         """Forget all sessions, graphs, steps and variables."""
@@ -134,6 +147,7 @@ class NativeServer:
         """Drop the connection to a peer that was restarted, and what was registered there."""
         self._peers.forget(self._master.address_of(task))
         self._master.lost(task)
+        self._worker.forget_master(str(task))
 
 
 @functools.cache

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..._proto.worker_pb2 import RegisterGraphRequest
-from ...errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
-from .parts import KINDS
+from ...errors import NotFoundError
+from .checks import add_nodes
 from .plan import PartPlan, Plan, Signature, make_plan
-from .variables import WRITES
 
 if TYPE_CHECKING:
     from ..._proto.config_pb2 import ConfigProto
@@ -30,8 +28,7 @@ class Session:
         handle: its name.
         config: how it behaves.
         placer: where its operations go.
-        master: the address of its master.
-        address: returns that of a task.
+        master: the name of its master's task.
     """
 
     def __init__(
@@ -40,7 +37,6 @@ class Session:
         config: ConfigProto,
         placer: Placer,
         master: str,
-        address: Callable[[Task], str],
     ) -> None:
         self.handle = handle
         self.config = config
@@ -49,7 +45,6 @@ class Session:
         self.closed = False  # by its client
         self.unused: list[PartPlan] = []  # to be taken back from their tasks
         self._master = master
-        self._address = address
         self._lock = threading.Lock()
         self._nodes: dict[str, NodeDef] = {}
         self._plans: dict[Signature, Plan] = {}
@@ -63,22 +58,7 @@ class Session:
             AlreadyExistsError: a name is taken.
         """
         with self._lock:
-            nodes = dict(self._nodes)
-            for node in graph.node:
-                if not node.name or ":" in node.name or node.name.startswith("^"):
-                    raise InvalidArgumentError(f"no operation can be called {node.name!r}")
-                if node.name in nodes:
-                    raise AlreadyExistsError(f"there are two operations {node.name!r} in the graph")
-                if node.op not in KINDS:
-                    raise InvalidArgumentError(
-                        f"{node.name!r} is a {node.op!r}; there are {', '.join(sorted(KINDS))}"
-                    )
-                _check(node)
-                nodes[node.name] = node
-            for node in graph.node:
-                for key in node.input:
-                    _check_input(nodes, node, key)
-            self._nodes = nodes
+            self._nodes = add_nodes(self._nodes, graph.node)
 
     def plan(self, signature: Signature) -> Plan:
         """Return the plan for one kind of step.
@@ -89,9 +69,7 @@ class Session:
         with self._lock:
             plan = self._plans.pop(signature, None)
             if plan is None:
-                plan = make_plan(
-                    self._nodes, signature, self.placer, self._new_request, self._address
-                )
+                plan = make_plan(self._nodes, signature, self.placer, self._new_request)
                 if len(self._plans) >= _PLANS:
                     oldest = self._plans.pop(next(iter(self._plans)))
                     self.unused += oldest.parts
@@ -140,37 +118,4 @@ class Session:
             log_device_placement=self.config.log_device_placement,
             allow_soft_placement=self.config.allow_soft_placement,
             master=self._master,
-        )
-
-
-def _check(node: NodeDef) -> None:
-    variable = node.op in WRITES or node.op == "ReadVariable"
-    inputs = sum(not key.startswith("^") for key in node.input)
-    wanted = {"ReadVariable": 0, "ScatterAddVariable": 2}.get(node.op, 1)
-    if variable and not node.variable.name:
-        raise InvalidArgumentError(f"{node.name!r} is a {node.op} and names no variable")
-    if variable and inputs != wanted:
-        raise InvalidArgumentError(
-            f"{node.name!r} is a {node.op}, which takes {wanted} inputs, and has {inputs}"
-        )
-    if (variable or node.op in ("Const", "Placeholder")) and node.num_outputs != 1:
-        raise InvalidArgumentError(
-            f"{node.name!r} is a {node.op}, which has one output, not {node.num_outputs}"
-        )
-    if node.op == "Const" and node.value.WhichOneof("kind") is None:
-        raise InvalidArgumentError(f"{node.name!r} is a Const without a value")
-    if node.op == "Function" and not (node.function and node.arguments):
-        raise InvalidArgumentError(f"{node.name!r} is a Function without function and arguments")
-
-
-def _check_input(nodes: dict[str, NodeDef], node: NodeDef, key: str) -> None:
-    source, _, output = (key[1:], "", "0") if key.startswith("^") else key.rpartition(":")
-    if source not in nodes:
-        raise InvalidArgumentError(f"{node.name!r} has input {key!r}, which is not in the graph")
-    if not output.isdigit() or (
-        not key.startswith("^") and int(output) >= nodes[source].num_outputs
-    ):
-        raise InvalidArgumentError(
-            f"{node.name!r} has input {key!r}, "
-            f"and {source!r} has {nodes[source].num_outputs} outputs"
         )

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
-
 import grpc
 
 from ... import _pickling
 from ..._proto.graph_pb2 import Status
 from ...errors import OpError, UnavailableError, UnknownError, op_error
 
-__all__ = ["StepFailed", "answering", "error_of", "operation_failed", "status_of"]
+__all__ = ["StepFailed", "code_of", "error_of", "operation_failed", "passed_on", "status_of"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+_LONGEST = 2000  # characters of what is said of a failure
 
 # A gRPC message goes in the headers, which the other side refuses beyond some kilobytes.
-_LONGEST = 2000
+_ROOM = 5000
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -33,8 +29,50 @@ class StepFailed(Exception):
 def status_of(error: OpError, *, op: str = "", device: str = "") -> Status:
     """Return the message for an error of our own."""
     return Status(
-        code=error.code, message=error.message, op=error.op or op, device=error.device or device
+        code=error.code,
+        message=_short(error.message),
+        op=_short(error.op or op),
+        device=_short(error.device or device),
     )
+
+
+def passed_on(status: Status) -> Status:
+    """Return a status that somebody sent, with a code that there is, and no longer than needed.
+
+    What the exception looked like is left out: it is nothing to those who did not raise it.
+    """
+    return Status(
+        code=status.code if status.code in _CODES else UnknownError.code,
+        message=_short(status.message),
+        op=_short(status.op),
+        device=_short(status.device),
+    )
+
+
+def code_of(status: Status) -> tuple[grpc.StatusCode, str]:
+    """Return the code and the message with which a call ends."""
+    text = _short(status.message)
+    while _in_headers(text) > _ROOM:
+        text = _short(text, len(text) // 2)
+    return _CODES.get(status.code, grpc.StatusCode.UNKNOWN), text
+
+
+def _in_headers(text: str) -> int:
+    """Return how many bytes of the headers a text takes, where only plain ASCII goes as it is."""
+    return sum(1 if 32 <= byte < 127 else 3 for byte in text.encode())
+
+
+def _short(text: str, longest: int = _LONGEST) -> str:
+    """Return a text that can be sent: in UTF-8, and not long; what is too much is in its middle."""
+    if len(text) > longest:
+        half = longest // 2
+        text = f"{text[:half]} ... {text[-half:]}"
+    return _sendable(text)
+
+
+def _sendable(text: str) -> str:
+    """Return a text without what UTF-8 has no place for, as some file names have it."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def operation_failed(error: BaseException, op: str, device: str) -> Status:
@@ -42,6 +80,7 @@ def operation_failed(error: BaseException, op: str, device: str) -> Status:
     data, text = _pickling.dump_exception(error)
     if isinstance(error, OpError):
         status = status_of(error, op=op, device=device)
+        status.message = _sendable(error.message)  # in the user's own words, however many
     else:
         try:
             what = str(error)
@@ -49,9 +88,11 @@ def operation_failed(error: BaseException, op: str, device: str) -> Status:
             what = "(its text cannot be had: __str__ raised)"
         kind = type(error).__qualname__
         message = f"{op} raised {kind}: {what}" if what else f"{op} raised {kind}"
-        status = Status(code=UnknownError.code, message=message, op=op, device=device)
+        status = Status(
+            code=UnknownError.code, message=_sendable(message), op=_short(op), device=_short(device)
+        )
     status.exception = data
-    status.traceback = text
+    status.traceback = _sendable(text)
     return status
 
 
@@ -70,26 +111,3 @@ def error_of(error: grpc.RpcError | ValueError, who: str) -> OpError:
         details = "did not answer in time\n  To fix this: see whether it is suspended or overloaded"
         return op_error(code.value[0])(f"{who} {details}")
     return op_error(code.value[0])(f"{who}: {details}")
-
-
-def answering(method: F) -> F:
-    """Have an RPC's method answer the errors of sessions with their gRPC codes."""
-
-    @functools.wraps(method)
-    def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            return method(self, request, context)
-        except (OpError, StepFailed) as error:
-            abort(context, error)
-
-    return answer  # type: ignore[return-value]  # it takes and returns what the method does
-
-
-def abort(context: grpc.ServicerContext, error: OpError | StepFailed) -> NoReturn:
-    """End an RPC with an error."""
-    status = error.status if isinstance(error, StepFailed) else status_of(error)
-    message = status.message
-    if len(message) > _LONGEST:
-        message = message[:_LONGEST] + " ..."
-    context.abort(_CODES.get(status.code, grpc.StatusCode.UNKNOWN), message)
-    raise AssertionError("abort() raises")

@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Any
 from ..._clock import Deadline
 from ..._proto.graph_pb2 import NamedValue, Status, Value
 from ..._proto.worker_pb2 import CleanupGraphRequest, RunGraphRequest
-from ..._tensors import INLINE_LIMIT, size_of, value_from_proto, value_to_proto
-from ...errors import CancelledError, DeadlineExceededError, OpError, UnavailableError
+from ..._tensors import INLINE_LIMIT, Room, size_of, value_from_proto, value_to_proto
+from ...errors import (
+    CancelledError,
+    DataLossError,
+    DeadlineExceededError,
+    OpError,
+    UnavailableError,
+)
 from .rendezvous import time_left
-from .statuses import StepFailed, operation_failed, status_of
+from .statuses import StepFailed, operation_failed, passed_on, status_of
 
 if TYPE_CHECKING:
     from .executor import Execution
@@ -99,7 +105,7 @@ class Stepping:
             status = Status(code=kind.code, message="the step was given up by its client")
             running = self._end(status, Deadline(time_left(caller)).remaining())
             if out_of_time:
-                status = Status(code=kind.code, message=self._unfinished(running))
+                status = status_of(kind(self._unfinished(running)))
         else:
             self._end(status, Deadline(time_left(caller)).remaining())
         raise StepFailed(status)
@@ -109,17 +115,21 @@ class Stepping:
 
     def fetches(self) -> list[Value]:
         """Return what was fetched; what is large waits in the step to be read."""
-        answer = []
+        answer: list[Value] = []
+        room = Room(len(self._plan.fetches))
         for number, (key, where) in enumerate(self._plan.fetches):
             result = self._feeds[key] if where is None else self._result(*where)
             if isinstance(result, Value):
-                answer.append(result)
-            elif size_of(result) > INLINE_LIMIT:
-                name = f"result {number}"
-                self._master.steps.put(self._step, name, result)
-                answer.append(Value(stored=name))
-            else:
+                if room.is_plenty or room.for_bytes(min(result.ByteSize(), INLINE_LIMIT)):
+                    answer.append(result)
+                    continue
+                result = value_from_proto(result)
+            elif room.for_bytes(size_of(result)):
                 answer.append(value_to_proto(result))
+                continue
+            name = f"result {number}"
+            self._master.steps.put(self._step, name, result)
+            answer.append(Value(stored=name))
         return answer
 
     def _result(self, part: int, place: int) -> Any:
@@ -132,11 +142,13 @@ class Stepping:
     def _leave_large_feeds(self) -> None:
         """Put what was sent ahead where the tasks that need it can pull it from."""
         for key, value in self._feeds.items():
+            if isinstance(value, Value):
+                continue
             readers = sum(
                 key in part.request.feed and part.task != self._master.task
                 for part in self._plan.parts
             )
-            if readers and not isinstance(value, Value):
+            if readers:
                 self._master.steps.put(self._step, key, value, readers)
 
     def _execution(self, part: PartPlan, handle: str) -> Execution:
@@ -207,6 +219,11 @@ class Stepping:
             self._master.lost(part.task)
         if answer.status.code:
             raise StepFailed(answer.status)
+        if len(answer.fetch) != len(part.request.fetch):
+            raise DataLossError(
+                f"{part.task} gave {len(answer.fetch)} results of the {len(part.request.fetch)} "
+                "that its part of the step has"
+            )
         return [
             peers.receive(address, self._step.step_id, value.stored, self._later.remaining())
             if value.WhichOneof("kind") == "stored"
@@ -223,8 +240,7 @@ class Stepping:
         """
         step_id = self._step.step_id
         running = self._master.worker.cleanup(step_id, status)
-        # What the user's exception looked like is nothing to the tasks that did not raise it.
-        brief = Status(code=status.code, message=status.message, op=status.op, device=status.device)
+        brief = passed_on(status)
         others = [part.task for part in self._plan.parts if part.task != self._master.task]
         answered = threading.Semaphore(0)
 

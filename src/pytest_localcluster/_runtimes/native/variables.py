@@ -22,6 +22,8 @@ __all__ = ["WRITES", "Variables"]
 
 Array = np.ndarray[Any, Any]
 
+_WIDE = 1 << 26  # bytes that strings may be padded to
+
 
 class _Variable:
     __slots__ = ("lock", "value")
@@ -45,40 +47,46 @@ class Variables:
 
     def read(self, container: str, variable: VariableDef) -> Array:
         """Return the variable's value, read-only."""
-        return self._value(self._find(container, variable.name), variable)
+        return self._value(self._variables.get((container, variable.name)), variable)
 
     def assign(self, container: str, variable: VariableDef, value: Any) -> Array:
         """Store a copy of ``value``; return it."""
-        found = self._find(container, variable.name)
+        key = container, variable.name
+        found = self._variables.get(key)
+        if found is None:
+            # What is refused shall leave nothing, not even a variable without a value.
+            first = _assigned(variable, None, value)
+            with self._lock:
+                found = self._variables.setdefault(key, _Variable())
+            with found.lock:
+                if found.value is None:
+                    found.value = first
+                    return first
         with found.lock:
-            old = found.value
-            if variable.dtype:
-                dtype = dtype_from_text(variable.dtype)
-            else:
-                dtype = _array(value).dtype if old is None else old.dtype
-            if variable.shape_known:
-                shape: tuple[int, ...] | None = tuple(variable.shape)
-            else:
-                shape = None if old is None else old.shape
-            found.value = _cast(variable, _array(value), dtype, shape)
+            found.value = _assigned(variable, found.value, value)
             return found.value
 
     def assign_add(self, container: str, variable: VariableDef, value: Any) -> Array:
         """Store the sum of the old value and ``value``; return it."""
-        return self._change(container, variable, lambda old: np.add(old, value))
+        return self._change(
+            container, variable, lambda old: np.add(old, _fitting(variable, old, value))
+        )
 
     def assign_sub(self, container: str, variable: VariableDef, value: Any) -> Array:
         """Store the old value less ``value``; return it."""
-        return self._change(container, variable, lambda old: np.subtract(old, value))
+        return self._change(
+            container, variable, lambda old: np.subtract(old, _fitting(variable, old, value))
+        )
 
     def scatter_add(
         self, container: str, variable: VariableDef, indices: Any, updates: Any
     ) -> Array:
         """Add ``updates`` at ``indices`` of the first axis (each as often as it occurs)."""
-        if _array(indices).dtype.kind not in "iu":
+        indices = _array(indices)
+        if indices.dtype.kind not in "iu":
             raise InvalidArgumentError(
                 f"variable {variable.name!r}: the indices of scatter_add have dtype "
-                f"{_array(indices).dtype}, and have to be integers"
+                f"{indices.dtype}, and have to be integers"
             )
 
         def add(old: Array) -> Array:
@@ -107,15 +115,8 @@ class Variables:
                 kept = {key: v for key, v in self._variables.items() if key[0] != container}
                 self._variables = kept
 
-    def _find(self, container: str, name: str) -> _Variable:
-        found = self._variables.get((container, name))
-        if found is None:
-            with self._lock:
-                found = self._variables.setdefault((container, name), _Variable())
-        return found
-
-    def _value(self, found: _Variable, variable: VariableDef) -> Array:
-        if found.value is None:
+    def _value(self, found: _Variable | None, variable: VariableDef) -> Array:
+        if found is None or found.value is None:
             raise FailedPreconditionError(
                 f"variable {variable.name!r} is not initialised on {self._task}\n"
                 "  To fix this: run variables_initializer([...]) or its .initializer first"
@@ -126,12 +127,14 @@ class Variables:
     def _change(
         self, container: str, variable: VariableDef, change: Callable[[Array], Any]
     ) -> Array:
-        found = self._find(container, variable.name)
+        found = self._variables.get((container, variable.name))
+        if found is None:
+            return self._value(None, variable)
         with found.lock:
             old = self._value(found, variable)
             try:
                 new = np.asarray(change(old))
-            except (TypeError, ValueError, IndexError) as error:
+            except (TypeError, ValueError, IndexError, MemoryError) as error:
                 raise InvalidArgumentError(
                     f"variable {variable.name!r} (dtype {old.dtype}, shape {old.shape}) "
                     f"cannot be changed like that: {error}"
@@ -140,24 +143,70 @@ class Variables:
             return found.value
 
 
+def _assigned(variable: VariableDef, old: Array | None, value: Any) -> Array:
+    """Return what a variable holds that ``value`` is assigned to."""
+    value = _array(value)
+    if variable.dtype:
+        dtype = dtype_from_text(variable.dtype)
+    else:
+        dtype = value.dtype if old is None else old.dtype
+    if variable.shape_known:
+        shape: tuple[int, ...] | None = tuple(variable.shape)
+    else:
+        shape = None if old is None else old.shape
+    return _cast(variable, value, dtype, shape)
+
+
 def _array(value: Any) -> Array:
-    return value if isinstance(value, np.ndarray) else np.asarray(value)
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = None
+    if array is None or array.dtype.hasobject:
+        raise InvalidArgumentError(f"a {type(value).__qualname__} came where an array has to be")
+    return array
+
+
+def _fitting(variable: VariableDef, old: Array, value: Any) -> Any:
+    """Return ``value``; refuse what would make more of the variable, before that takes memory."""
+    shape = np.shape(value)
+    if shape and shape != old.shape:
+        _check_shape(variable, np.broadcast_shapes(shape, old.shape), old.shape)
+    return value
+
+
+def _check_shape(variable: VariableDef, came: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    if came != shape:
+        raise InvalidArgumentError(
+            f"variable {variable.name!r} has shape {shape}, and a value of shape {came} came"
+        )
 
 
 def _cast(
     variable: VariableDef, value: Array, dtype: np.dtype[Any], shape: tuple[int, ...] | None
 ) -> Array:
-    if shape is not None and value.shape != shape:
-        raise InvalidArgumentError(
-            f"variable {variable.name!r} has shape {shape}, and a value of shape {value.shape} came"
-        )
+    if shape is not None:
+        _check_shape(variable, value.shape, shape)
     if not np.can_cast(value.dtype, dtype, "same_kind"):
         raise InvalidArgumentError(
             f"variable {variable.name!r} has dtype {dtype}, and a value of dtype {value.dtype} came"
             "\n  To fix this: convert it with astype()"
         )
-    # A copy also where none seems needed: an operation may go on writing to what it returned.
-    stored: Array = read_only(value.astype(dtype, order="C"))
+    if dtype.itemsize * value.size > _WIDE and dtype.itemsize > 32 * value.itemsize:
+        raise InvalidArgumentError(
+            f"variable {variable.name!r} has dtype {dtype}, which takes many times the memory "
+            f"of the value of dtype {value.dtype} that came"
+        )
+    try:
+        # A copy also where none seems needed: an operation may go on writing to what it returned.
+        stored: Array = read_only(value.astype(dtype, order="C"))
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"variable {variable.name!r} has dtype {dtype}, "
+            f"and a value of dtype {value.dtype} came that is none: {error}"
+        ) from error
     return stored
 
 

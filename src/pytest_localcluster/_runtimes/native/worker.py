@@ -21,25 +21,22 @@ from ..._proto.worker_pb2 import (
     RunGraphResponse,
 )
 from ..._proto.worker_pb2_grpc import WorkerServiceServicer
-from ..._tensors import INLINE_LIMIT, chunks_of, size_of, value_from_proto, value_to_proto
-from ...errors import AbortedError, CancelledError, OpError
+from ..._tensors import INLINE_LIMIT, Room, chunks_of, size_of, value_from_proto, value_to_proto
+from ...errors import AbortedError, OpError
+from .checks import check_part
 from .devices import attributes_of, choose
 from .executor import Execution, Site
+from .giving_up import give_up
 from .parts import Part, compile_part
 from .rendezvous import time_left
-from .statuses import StepFailed, answering, status_of
+from .statuses import StepFailed, passed_on, status_of
 from .variables import Variables
 
 if TYPE_CHECKING:
     from .peers import Peers
     from .rendezvous import Caller, Step
 
-__all__ = ["Worker", "constant_key"]
-
-
-def constant_key(session: str, key: str) -> str:
-    """Return the key under which a master's worker service has a value that a client sent ahead."""
-    return f"{session}/{key}"
+__all__ = ["Worker"]
 
 
 class Worker(WorkerServiceServicer):
@@ -48,7 +45,6 @@ class Worker(WorkerServiceServicer):
     Args:
         site: where steps run.
         peers: the other tasks.
-        address: this task's own.
         devices: what this task has.
         incarnation: a number that tells this start of the task from others.
         stored: returns what a client sent ahead to this task's master.
@@ -58,7 +54,6 @@ class Worker(WorkerServiceServicer):
         self,
         site: Site,
         peers: Peers,
-        address: str,
         devices: Sequence[str],
         incarnation: int,
         stored: Callable[[str], Any],
@@ -66,7 +61,6 @@ class Worker(WorkerServiceServicer):
         self._site = site
         self._steps = site.steps
         self._peers = peers
-        self._address = address
         self._devices = list(devices)
         self._incarnation = incarnation
         self._stored = stored
@@ -83,19 +77,24 @@ class Worker(WorkerServiceServicer):
     def RegisterGraph(self, request: Any, context: Any) -> RegisterGraphResponse:  # noqa: N802
         """Compile a part."""
         try:
-            return RegisterGraphResponse(graph_handle=self.register(request))
+            handle = self.register(request, timeout=Deadline(time_left(context)))
+            return RegisterGraphResponse(graph_handle=handle)
         except StepFailed as error:
             return RegisterGraphResponse(status=error.status)
         except OpError as error:
             return RegisterGraphResponse(status=status_of(error))
 
-    def register(self, request: Any, hands: Collection[str] = ()) -> str:
+    def register(
+        self, request: Any, hands: Collection[str] = (), timeout: Deadline | None = None
+    ) -> str:
         """Compile a part; return its handle.
 
         Args:
             request: the part.
             hands: the keys that this task's master takes to other tasks.
+            timeout: how long to wait for constants that the master of another task has.
         """
+        check_part(request, self._peers.tasks)
         devices = {
             node.name: choose(
                 node.device, self._devices, node.name, soft=request.allow_soft_placement
@@ -103,7 +102,11 @@ class Worker(WorkerServiceServicer):
             for node in request.graph_def.node
         }
         part = compile_part(
-            request, self.variables, devices, lambda node: self._constant(request, node), hands
+            request,
+            self.variables,
+            devices,
+            self._constants(request, timeout or Deadline(None)),
+            hands,
         )
         with self._lock:
             handle = next(self._handles)
@@ -134,22 +137,21 @@ class Worker(WorkerServiceServicer):
 
         def hung_up() -> None:
             if not over.is_set():
-                error = CancelledError("the master ended the step, or died")
-                self._steps.end(step_id, status_of(error))
+                part = self._graphs.get(request.graph_handle)
+                give_up(self._steps, self._site.threads, self._peers, part, request)
 
         if not context.add_callback(hung_up):
             hung_up()
         try:
-            if request.graph_handle not in self._graphs:
-                status = self._unknown(request.graph_handle).status
-                return RunGraphResponse(status=status, unknown_graph=True)
-            part = self._part(request.graph_handle)
-            timeout = Deadline(time_left(context))
-            feeds = {}
+            part = self._graphs.get(request.graph_handle)
+            if part is None:
+                unknown = self._unknown(request.graph_handle).status
+                return RunGraphResponse(status=unknown, unknown_graph=True)
+            timeout, feeds = Deadline(time_left(context)), {}
             for feed in request.feed:
                 if feed.value.WhichOneof("kind") == "stored":
-                    left = timeout.remaining()
-                    value = self._peers.pull(part.master, step_id, feed.value.stored, left)
+                    master, left = self._peers.find(part.master), timeout.remaining()
+                    value = self._peers.pull(master, step_id, feed.value.stored, left)
                 else:
                     value = value_from_proto(feed.value)
                 feeds[feed.name] = value
@@ -184,10 +186,14 @@ class Worker(WorkerServiceServicer):
             StepFailed: there is no such part any more.
         """
 
-        def pull(address: str, key: str) -> Any:
+        def pull(holder: str, key: str) -> Any:
+            address = self._peers.find(holder)
             return self._peers.pull(address, step.step_id, key, timeout.remaining())
 
-        return Execution(self._part(handle), step, self._site, feeds, pull, hand)
+        part = self._graphs.get(handle)
+        if part is None:
+            raise self._unknown(handle)
+        return Execution(part, step, self._site, feeds, pull, hand)
 
     def _run(
         self, handle: str, step_id: int, feeds: Mapping[str, Any], timeout: Deadline
@@ -200,31 +206,31 @@ class Worker(WorkerServiceServicer):
             except StepFailed as error:
                 self._steps.end(step_id, error.status)
                 raise
-            answer = []
+            answer, room = [], Room(len(results))
             for number, value in enumerate(results):
-                if size_of(value) > INLINE_LIMIT:
+                if room.for_bytes(size_of(value)):
+                    answer.append(value_to_proto(value))
+                else:
                     key = f"fetch {number}"
                     self._steps.put(step, key, value)
                     answer.append(Value(stored=key))
-                else:
-                    answer.append(value_to_proto(value))
             return answer
         finally:
             self._steps.finish(step)
 
     def CleanupGraph(self, request: Any, context: Any) -> CleanupGraphResponse:  # noqa: N802
         """End a step."""
-        return CleanupGraphResponse(running=self.cleanup(request.step_id, request.status))
+        return CleanupGraphResponse(
+            running=self.cleanup(request.step_id, passed_on(request.status))
+        )
 
     def cleanup(self, step_id: int, status: Status) -> list[str]:
         """End a step; return the operations that were running."""
         running = [operation.name for operation in self._site.busy(step_id)]
-        if not status.code:
-            status = Status(code=AbortedError.code, message="the step was ended")
-        self._steps.end(step_id, status)
+        ended = status if status.code else status_of(AbortedError("the step was ended"))
+        self._steps.end(step_id, ended)
         return running
 
-    @answering
     def PullTensor(self, request: Any, context: Caller) -> PullTensorResponse:  # noqa: N802
         """Wait for a value; send it if it is small."""
         try:
@@ -237,13 +243,9 @@ class Worker(WorkerServiceServicer):
 
     def RecvTensor(self, request: Any, context: Caller) -> Iterator[ValueChunk]:  # noqa: N802
         """Wait for a value; send it in chunks."""
-        return chunks_of(self._take(request, context))
-
-    @answering
-    def _take(self, request: Any, context: Caller) -> Any:
         if not request.step_id:
-            return self._stored(request.key)
-        return self._steps.take(request.step_id, request.key, context)[0]
+            return chunks_of(self._stored(request.key))
+        return chunks_of(self._steps.take(request.step_id, request.key, context)[0])
 
     def ReadVariables(self, request: Any, context: Any) -> Iterator[ReadVariablesResponse]:  # noqa: N802
         """Send what the variables hold now."""
@@ -257,29 +259,41 @@ class Worker(WorkerServiceServicer):
         self.variables.clear()
         return CleanupAllResponse()
 
+    def forget_master(self, task: str) -> None:
+        """Forget what masters of a task registered that was restarted more than once since.
+
+        What came before this restart and what came since cannot be told apart, at first.
+        """
+        with self._lock:
+            gone = [h for h, part in self._graphs.items() if part.master == task and part.outlived]
+            for handle in gone:
+                del self._graphs[handle]
+            for part in self._graphs.values():
+                part.outlived |= part.master == task
+
     def clear(self) -> None:
         """Forget all parts and variables."""
         with self._lock:
             self._graphs = {}
         self.variables.clear()
 
-    def _part(self, handle: str) -> Part:
-        part = self._graphs.get(handle)
-        if part is None:
-            raise self._unknown(handle)
-        return part
-
     def _unknown(self, handle: str) -> StepFailed:
         message = (
             f"{self._site.context.task} does not know the graph {handle!r}: "
             "the task was restarted or reset since it was registered; run the step again"
         )
-        return StepFailed(Status(code=AbortedError.code, message=message))
+        return StepFailed(status_of(AbortedError(message)))
 
-    def _constant(self, request: Any, node: NodeDef) -> Any:
-        if node.value.WhichOneof("kind") != "stored":
-            return value_from_proto(node.value)
-        key = constant_key(request.session_handle, node.value.stored)
-        if request.master == self._address:
-            return self._stored(key)
-        return self._peers.receive(request.master, 0, key)
+    def _constants(self, request: Any, timeout: Deadline) -> Callable[[NodeDef], Any]:
+        """Return what gives the values of a part's constants; large ones are at its master."""
+
+        def constant(node: NodeDef) -> Any:
+            if node.value.WhichOneof("kind") != "stored":
+                return value_from_proto(node.value)
+            key = f"{request.session_handle}/{node.value.stored}"
+            if request.master == str(self._site.context.task):
+                return self._stored(key)
+            master = self._peers.find(request.master)
+            return self._peers.receive(master, 0, key, timeout.remaining())
+
+        return constant

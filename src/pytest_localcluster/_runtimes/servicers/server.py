@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from ... import _held
 from ..._clock import Deadline
 from ..._context import TaskContext, current_task
 from ..._logs import TaskLog, current_log
@@ -73,6 +74,13 @@ class ServicerServer:
             raise
         self._errors = _Errors(context, current_log())
         _GRPC_LOGGER.addHandler(self._errors)
+        if _held.owner() is not None:  # not in a process of its own, with which everything ends
+            _held.hold(
+                f"the threads of {self._task} at {self._address}",
+                alive=self._threads.alive,
+                says=lambda: "\n".join(f"{m}:\n{stack}" for m, stack in self._calls.running()),
+                remedy="have the method end, or use launcher='process', which can kill it",
+            )
 
     def stop(self) -> None:
         """Stop serving; calls that are under way fail.
@@ -80,7 +88,7 @@ class ServicerServer:
         Raises:
             StopError: a method does not end.
         """
-        self._server.stop(_GRACE).wait()
+        self._server.stop(_GRACE).wait(_PATIENCE)
         self._threads.shutdown(wait=False)
         ended = self._threads.join(Deadline(_PATIENCE))
         _GRPC_LOGGER.removeHandler(self._errors)
