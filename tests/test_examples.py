@@ -15,6 +15,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "conftest_examples"
 # How many tests pass in each, and what its reader sees.
 CASES: dict[str, tuple[int, list[str]]] = {
     "any_program": (3, []),
+    "chaos": (1, []),
     "faults": (1, []),
     "first_test": (1, []),
     "own_services": (4, []),

@@ -240,8 +240,7 @@ class LocalCluster(Faults):
         The first failure, whichever task it comes from, is raised at once; see Server.run.
         """
         self._check_running("run a function")
-        jobs = self.jobs
-        if job not in jobs:
+        if job not in (jobs := self.jobs):
             raise SpecError(f"this cluster has no job {job!r}; its jobs are {', '.join(jobs)}")
         futures = {server: server.submit(fn, *args, **kwargs) for server in jobs[job]}
         return gather(futures, timeout)
