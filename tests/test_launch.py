@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
+import termios
 import threading
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,15 +25,18 @@ from pytest_localcluster import (
     StartTimeout,
     StopError,
     Task,
+    _cluster,
     _runtimes,
     current_task,
 )
-from pytest_localcluster._clock import Deadline
+from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._context import TaskContext
 from pytest_localcluster._launch import Entry
 from pytest_localcluster._launch.handle import ChildProcess
 from pytest_localcluster._launch.process import ProcessLauncher
 from pytest_localcluster._launch.wire import STATUS, send
+from pytest_localcluster._life import Life
+from pytest_localcluster._lives import wait_all_ready
 from pytest_localcluster._logs import TaskLog
 from pytest_localcluster._runtimes import Assignment
 from tests.idle import Serving
@@ -184,6 +191,36 @@ def test_a_death_is_told_at_once_whoever_else_hangs(launcher: str) -> None:
     error = caught.value if launcher == "process" else caught.value.__context__
     assert "/job:ps/task:0 did not start: LookupError: no such model" in str(error)
     hanging.set()
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_task_that_was_dead_before_anybody_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die_later() -> None:
+        threading.Thread(target=lambda: (opened.read_text(), os._exit(9))).start()
+
+    def look_late(lives: Sequence[Life], deadline: Deadline) -> None:
+        process = lives[0].process
+        assert isinstance(process, ChildProcess)
+        assert process._control.readable(deadline), "it serves"
+        opened.write_text("go")
+        size, status = array("i", [0]), process._status
+        assert status is not None
+
+        def is_buried() -> bool:
+            fcntl.ioctl(status, termios.FIONREAD, size)
+            return size[0] == 2 * STATUS.size
+
+        assert poll(is_buried, deadline)
+        wait_all_ready(lives, deadline)
+
+    opened = tmp_path / "fifo"
+    os.mkfifo(opened)
+    monkeypatch.setattr(_cluster, "wait_all_ready", look_late)
+    cluster = LocalCluster(workers=1, ps=0, runtime=Runtime(die_later))
+    with pytest.raises(StartError, match="did not start: it exited with status 9"):
+        cluster.start()
 
 
 @pytest.mark.usefixtures("warm")

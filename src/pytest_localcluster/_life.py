@@ -101,19 +101,18 @@ class Life:
         """
         process = self.process
         assert process is not None
-        if self.state is State.RUNNING:
-            if process.exitcode is not None:
-                self.forgive()  # this tells of it
-                raise self._died_starting(" while others started")
-            return True
-        if not process.come_up():
-            return False
-        self._missing = self.place.runtime.ready(self._handle)
-        if (self._missing or process.program) and process.exitcode is not None:
-            raise self._died_starting(" while it started")
-        if self._missing:
-            return False
-        self.state = State.RUNNING
+        if self.state is not State.RUNNING:
+            if not process.come_up():
+                return False
+            self._missing = self.place.runtime.ready(self._handle)
+            if (self._missing or process.program) and process.exitcode is not None:
+                raise self._died_starting(" while it started")
+            if self._missing:
+                return False
+            self.state = State.RUNNING
+        if process.exitcode is not None:  # whoever has taken note of that, here it is told
+            self.forgive()
+            raise self._died_starting(" while others started")
         return True
 
     def late(self, deadline: Deadline) -> StartTimeout:

@@ -152,7 +152,7 @@ def test_without_links() -> None:
 def test_of_a_cluster_that_does_not_run() -> None:
     cluster = LocalCluster(launcher="thread", links=True)
     for verb in VERBS:
-        with pytest.raises(ClusterError, match="not running, and cannot"):
+        with pytest.raises(ClusterError, match="does not run: it cannot"):
             verb(cluster)
 
 

@@ -175,9 +175,11 @@ class Session:
         timeout: float | None = 20,
     ) -> Any:
         """Run a step; return the value of the fetch, or a list of several."""
-        response = self.master.RunStep(
-            self.request(fetches, feeds, targets), metadata=METADATA, timeout=timeout
-        )
+        request = self.request(fetches, feeds, targets)
+        if timeout is not None:
+            request.timeout_in_ms = int(timeout * 1000)
+            timeout += 20  # as the client does, though not for as long: to hear what was not done
+        response = self.master.RunStep(request, metadata=METADATA, timeout=timeout)
         if response.status.code:
             raise Failed(response)
         values = [self.value(response.step_id, value) for value in response.fetch]

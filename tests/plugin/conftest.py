@@ -32,7 +32,7 @@ def ini(pytester: pytest.Pytester) -> Callable[[str], object]:
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Run:
     """Run pytest in a process of its own."""
-    return lambda *args: pytester.runpytest_subprocess(*args, timeout=60)
+    return lambda *args: pytester.runpytest_subprocess(*args, timeout=100)
 
 
 @pytest.fixture(params=["plain", "xdist"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -172,6 +171,16 @@ class Run:
             *(path.name for path in self.temporary.glob("pytest-localcluster*")),
         ]
 
+    def listening(self, ports: Iterable[int]) -> list[int]:
+        """Return those ports on which somebody of the run listens; once free, anybody may."""
+        ours = {one.pid for one in (*self._known, *processes(self._tag))}
+        found = {
+            getattr(connection.laddr, "port", 0)
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.pid in ours
+        }
+        return sorted(found & set(ports))
+
     def __enter__(self) -> Self:
         return self
 
@@ -188,9 +197,3 @@ def _describe(process: psutil.Process) -> str:
         return f"{process.pid} ({process.status()}): {' '.join(process.cmdline())[:200]}"
     except psutil.NoSuchProcess:
         return f"{process.pid}, which has just ended"
-
-
-def listens(port: int) -> bool:
-    """Tell whether anybody accepts connections on a port."""
-    with socket.socket() as caller:
-        return caller.connect_ex(("127.0.0.1", port)) == 0

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.survivors.conftest import Record, Start
-from tests.survivors.runs import SECONDS, Run, listens, processes_below
+from tests.survivors.runs import SECONDS, Run, processes_below
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="goes by pidfds")
 
@@ -23,7 +23,7 @@ def note_zoo(run: Run) -> dict[str, Any]:
     # set of preloaded modules) with their forkservers, and pytest.
     assert len(run.note()) >= 7 + 12 + 3 + 4 + 1
     assert set(told["started"]) <= set(run.note())
-    assert [port for port in told["ports"] if listens(port)]
+    assert run.listening(told["ports"])
     assert all(Path(file).is_relative_to(run.temporary) for file in told["files"])
     return told
 
@@ -33,7 +33,7 @@ def check_nothing_is_left(
 ) -> None:
     record(run.seconds_until_nobody_is_left())
     assert run.leftovers(excluded) == []
-    assert [port for port in told["ports"] if listens(port)] == []
+    assert not run.listening(told["ports"])
 
 
 SUITE = """
@@ -194,7 +194,7 @@ def test_it(shown):
     assert child.is_running()
     child.kill()
     psutil.wait_procs([child], SECONDS)
-    assert [port for port in told["ports"] if listens(port)] == []
+    assert not run.listening(told["ports"])
 
 
 @pytest.mark.parametrize("end", ["by a signal", "os._exit(9)"])
@@ -220,7 +220,7 @@ def test_it(shown, n):
         if end == "by a signal":
             os.kill(family[0], signal.SIGKILL)
         record(run.seconds_until_nobody_is_left(family))
-        assert [port for port in told["ports"] if listens(port)] == []
+        assert not run.listening(told["ports"])
     run.process.wait()
     assert run.leftovers() == []
 

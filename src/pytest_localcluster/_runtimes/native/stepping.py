@@ -31,7 +31,7 @@ __all__ = ["Stepping"]
 
 # How long the answer to a failed step waits for the other tasks to say that they have ended it:
 # those that are well say so in a millisecond, and one that is suspended must not hold it up.
-_PATIENCE = 0.25
+_PATIENCE = 0.5
 
 
 class Stepping:
