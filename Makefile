@@ -24,6 +24,8 @@ OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo
 NEED_EXTRAS := %/any_program/ %/tensorflow/ %/torch_all_reduce/
 ALL_PYTHON ?= $(OLDEST_PYTHON)
 PYTEST_ARGS ?=
+SECONDS ?= 600
+WORKERS ?= 4
 CASES ?= 200000
 SEED ?= $(shell date +%s)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -94,6 +96,9 @@ bench-peers: $(PEERS_VENV)/.installed bench ## install TensorFlow, Dask, Ray and
 
 kill-moments: $(VENV)/.installed-test ## kill pytest at 100 random moments, and see who is left
 	$(BIN)/python -m tests.survivors.moments
+
+soak: $(VENV)/.installed-test ## clusters of all kinds amid faults for SECONDS=n (WORKERS=n of xdist, SEED=n)
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) --workers $(WORKERS) --seed $(SEED)
 
 clean: ## remove what was built; the venvs too
 	rm -rf $(VENV) $(OLDEST_VENV) $(ALL_VENV) $(PROTOS_VENV) $(PEERS_VENV) $(WHEEL_VENV) docs/_build build dist
