@@ -111,7 +111,8 @@ class Session:
 
         Raises:
             InvalidArgumentError: a feed or a device that cannot be; named in the message.
-            DeadlineExceededError: it took longer than ``timeout``; it was ended everywhere.
+            DeadlineExceededError: it took longer than ``timeout``; it was ended everywhere. From a
+                target that itself does not answer it comes a second later.
             UnavailableError: a task that it needs cannot be reached.
             FailedPreconditionError: a variable is not initialised, or the session is closed.
             OpError: another kind, for what else went wrong.
