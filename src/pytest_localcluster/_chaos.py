@@ -176,16 +176,23 @@ class Chaos:
     @contextmanager
     def _inflict(self, disturbance: Disturbance) -> Iterator[None]:
         cluster, ones, others = self._cluster, disturbance.tasks, disturbance.others
-        if disturbance.kind == "kill":
+        if disturbance.kind in OF_TASKS:
             server = cluster._find(ones[0])
-            server.kill()
+            with cluster._lock:  # the test may be starting or stopping it
+                if server.is_suspended():
+                    raise ServerExited(f"{server.task} is suspended already")
+                (server.kill if disturbance.kind == "kill" else server.suspend)()
+                process = server._life.process
             try:
                 yield
             finally:
-                server.start()
-        elif disturbance.kind == "suspend":
-            with cluster._find(ones[0]).suspended():
-                yield
+                with cluster._lock:
+                    if server._life.process is not process:
+                        pass  # the test has started it again meanwhile: what it is now, it wants
+                    elif disturbance.kind == "kill":
+                        server.start()
+                    elif server.is_alive() and server.is_suspended():
+                        server.resume()
         elif disturbance.kind == "delay":
             with cluster.delay(ones, others, disturbance.seconds):
                 yield

@@ -252,8 +252,8 @@ class LocalCluster(Faults):
         task that is dead, suspended or busy is restarted. What functions changed in a task's
         interpreter (its environment, directory, modules) stays: restart() begins anew.
         """
-        self._check_running("reset")
         with self._lock:
+            self._check_running("reset")
             self._net.heal()
             # First what is dead or suspended: the others may have to reach it for their reset.
             for server in (stale := [s for s in self.servers if not s._life.can_reset()]):
@@ -265,8 +265,8 @@ class LocalCluster(Faults):
 
     def restart_dead(self) -> list[Server]:
         """Start the tasks again that have died or were stopped; return them."""
-        self._check_running("restart tasks")
         with self._lock:
+            self._check_running("restart tasks")
             dead = [server for server in self.servers if not server.is_alive()]
             for server in dead:
                 server.restart()

@@ -114,8 +114,9 @@ class Server:
 
     def start(self) -> None:
         """Start the task again after :meth:`stop` or its death; nothing happens if it runs."""
-        if not self.is_alive():
-            self.restart()
+        with self.cluster._lock:
+            if not self.is_alive():
+                self.restart()
 
     def channel(self) -> grpc.Channel:
         """Return a new gRPC channel to the task; it closes with the cluster.
@@ -131,7 +132,8 @@ class Server:
 
     def stop(self) -> None:
         """Stop the task; its address stays its own. Idempotent."""
-        end_all([self._life], self.cluster.config.stop_timeout)
+        with self.cluster._lock:
+            end_all([self._life], self.cluster.config.stop_timeout)
 
     def restart(self) -> None:
         """Stop the task if it runs, start it again at the same address, return when it is ready.
@@ -139,8 +141,8 @@ class Server:
         Its state is lost, its log goes on, and it starts with the environment, directory and path
         that the test process has now. Tasks and sessions that knew it find it again by themselves.
         """
-        self.cluster._check_running(f"restart {self.task}")
         with self.cluster._lock:
+            self.cluster._check_running(f"restart {self.task}")
             self.stop()
             self._life.place.lease.take_back()
             deadline = self.cluster._start_deadline()

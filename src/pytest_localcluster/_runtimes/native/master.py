@@ -165,11 +165,15 @@ class Master(MasterServiceServicer):
                 session.steps.discard(over)
 
     def _deadline(self, session: Session, request: Any, context: Any) -> Deadline:
-        """Return when the step must have ended; never later than its client waits."""
-        limits = session.config.operation_timeout_in_ms, request.timeout_in_ms
-        seconds = [limit / 1000 for limit in limits if limit > 0]
+        """Return when the step must have ended: in its own time, or else in the session's.
+
+        Never later than its client waits.
+        """
+        limit = request.timeout_in_ms or session.config.operation_timeout_in_ms
         left = time_left(context)
-        return Deadline(min([*seconds, *([] if left is None else [left])], default=None))
+        if limit > 0:
+            left = limit / 1000 if left is None else min(limit / 1000, left)
+        return Deadline(left)
 
     def CloseSession(self, request: Any, context: Any) -> CloseSessionResponse:  # noqa: N802
         """End a session: its steps, its graphs, the variables that only it could see."""
