@@ -110,6 +110,14 @@ def test_one_that_died_is_not_waited_for(spares: dict[int, psutil.Process]) -> N
         assert not {server.pid for server in cluster.workers} & set(spares)
 
 
+def test_one_that_is_suspended_is_woken_by_its_orders(spares: dict[int, psutil.Process]) -> None:
+    for spare in spares.values():
+        spare.suspend()
+    with LocalCluster(workers=2, ps=0, runtime=Dear(), env={"LARGE": "x" * 100_000}) as cluster:
+        assert {server.pid for server in cluster.workers} == set(spares)
+        assert cluster.run(len, "four") == [4, 4]
+
+
 @pytest.mark.parametrize("end", ["shutdown", "kill"])
 def test_they_end_with_their_forkserver(spares: dict[int, psutil.Process], end: str) -> None:
     if end == "kill":

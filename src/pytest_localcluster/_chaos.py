@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from . import _held
 from ._clock import now
-from .errors import ServerExited
+from .errors import ClusterError, ServerExited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,8 +126,9 @@ class Chaos:
         return coming
 
     def __enter__(self) -> Self:
+        if self._thread is not None:
+            raise ClusterError("this chaos has been", remedy="call chaos() again: it gives another")
         self._began = now()
-        self._over.clear()
         self._cluster._chaos.append(self)
         self._thread = threading.Thread(
             target=self._disturb, name=f"chaos of seed {self.seed!r}", daemon=True

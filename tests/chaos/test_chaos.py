@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_localcluster import LocalCluster, Server, Task, errors
+from pytest_localcluster import ClusterError, LocalCluster, Server, Task, errors
 from pytest_localcluster._chaos import KINDS, Chaos, Disturbance
 from pytest_localcluster._clock import Deadline, poll
 
@@ -55,6 +55,25 @@ def test_what_happens_is_what_the_seed_says(cluster: LocalCluster) -> None:
     assert lines[0].startswith(f"chaos(seed='seed', kinds={KINDS}, every=0.02)")
     for line, disturbance in zip(lines[1:], chaos.happened, strict=True):
         assert f" s  {disturbance}; undone by " in line
+
+
+def test_it_is_for_one_block(cluster: LocalCluster) -> None:
+    chaos = cluster.chaos(1)
+    with chaos:
+        pass
+    with pytest.raises(ClusterError, match="this chaos has been\n.*call chaos\\(\\) again"), chaos:
+        pass
+
+
+def test_what_the_test_has_suspended_stays_so(cluster: LocalCluster) -> None:
+    (ps,) = cluster.ps
+    chaos = cluster.chaos(1, kinds=["suspend"])
+    chaos._plan = iter([Disturbance(0.0, "suspend", (ps.task,), (), 0.0)])
+    with ps.suspended():
+        with chaos:
+            await_disturbances(chaos, 1)
+        assert ps.is_suspended()
+    assert str(chaos).endswith(": nothing happened, /job:ps/task:0 is suspended already")
 
 
 def test_looking_ahead_changes_nothing(cluster: LocalCluster) -> None:

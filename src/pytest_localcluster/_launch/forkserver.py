@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 _MOST_AHEAD = 8
 """How many processes wait to become tasks at most: each takes memory while it waits."""
 
+_ORDER_SECONDS = 1.0
+"""How long a process that was forked ahead may take to hear that it is a task."""
+
 _STRAY_SECONDS = 0.5
 """How long to wait for what a dead task has left, should it not be possible to kill that."""
 
@@ -117,7 +120,10 @@ class _Forkserver:
             for key, _ in events:
                 key.data()
             if not events:
-                self.fork_ahead()
+                try:
+                    self.fork_ahead()
+                except OSError:  # no memory, or too many: what runs must not pay for what may come
+                    self.ahead = 0
 
     def answer(self) -> None:
         try:
@@ -172,8 +178,12 @@ class _Forkserver:
     def fork_ahead(self) -> None:
         """Fork a process that will be a task as soon as one is asked for."""
         ours, theirs = socket.socketpair()
-        pid = self.fork(lambda parent: wait_for_orders(theirs, parent, self.failure), ours.fileno())
-        theirs.close()
+        with contextlib.ExitStack() as failed, theirs:
+            failed.callback(ours.close)
+            pid = self.fork(
+                lambda parent: wait_for_orders(theirs, parent, self.failure), ours.fileno()
+            )
+            failed.pop_all()
         self.spares[pid] = ours
 
     def order(self, payload: bytes, control: int, log: int) -> int | None:
@@ -182,9 +192,11 @@ class _Forkserver:
             pid, orders = self.spares.popitem()
             with orders:
                 try:
+                    os.kill(pid, signal.SIGCONT)  # should somebody have stopped it
+                    orders.settimeout(_ORDER_SECONDS)
                     socket.send_fds(orders, [ORDERS.pack(len(payload))], [control, log])
                     orders.sendall(payload)
-                except OSError:  # somebody has killed it
+                except OSError:  # somebody has killed it, or it does not listen
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
                 else:
@@ -204,6 +216,7 @@ class _Forkserver:
                 pass
         for pid in [pid for pid in self.spares if os.waitpid(pid, os.WNOHANG)[0]]:
             self.spares.pop(pid).close()
+            self.ahead = 0  # whatever killed it might kill the next one
         ended = [(*self.tasks.pop(pid), code) for pid, code in _reaped(self.tasks)]
         for number, _, _ in ended:
             del self.pids[number]

@@ -76,8 +76,7 @@ def send_all(sock: socket.socket, data: bytes, deadline: Deadline, fds: Sequence
             sent = sock.sendmsg([rest], rights, socket.MSG_DONTWAIT)
             rest, fds = rest[sent:], ()
         except BlockingIOError:
-            left = deadline.remaining()
-            if not poller.poll(None if left is None else left * 1000):
+            if not poller.poll(_milliseconds(deadline)):
                 raise TimeoutError from None
 
 
@@ -110,5 +109,10 @@ def readable(fd: int, deadline: Deadline) -> bool:
     """Wait until ``fd`` has something to read, or its end; tell whether that came in time."""
     poller = select.poll()
     poller.register(fd, select.POLLIN)
+    return bool(poller.poll(_milliseconds(deadline)))
+
+
+def _milliseconds(deadline: Deadline) -> float | None:
+    """Return what is left as poll takes it, which counts up to 24 days."""
     left = deadline.remaining()
-    return bool(poller.poll(None if left is None else left * 1000))
+    return None if left is None else min(left * 1000, 2.0**31 - 1)
