@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pytest_localcluster._clock import Deadline, poll
 from tests.survivors.conftest import Record, Start
 from tests.survivors.runs import SECONDS, Run, processes_below
 
@@ -21,7 +22,8 @@ def note_zoo(run: Run) -> dict[str, Any]:
     told = run.reached("zoo")
     # 7 processes that are tasks, 12 that these started, 3 of the program's, 2 guards (one for each
     # set of preloaded modules) with their forkservers, and pytest.
-    assert len(run.note()) >= 7 + 12 + 3 + 4 + 1
+    # What was just executed has no environment yet by which to know it.
+    assert poll(lambda: len(run.note()) >= 7 + 12 + 3 + 4 + 1, Deadline(SECONDS))
     assert set(told["started"]) <= set(run.note())
     assert run.listening(told["ports"])
     assert all(Path(file).is_relative_to(run.temporary) for file in told["files"])

@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from pytest_localcluster import CommandRuntime, LocalCluster, Server, ServerExited
+from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family, process
 from tests.survivors.conftest import Record, Start
-from tests.survivors.runs import processes_below
+from tests.survivors.runs import SECONDS, processes_below
 from tests.survivors.test_ends import SUITE, note_zoo
 from tests.survivors.zoo import child_in_group, child_in_session, daemon
 
@@ -203,7 +204,8 @@ def test_it(local_cluster):
         PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]),
     )
     run.go(run.reached("running"))
-    assert len(run.note()) == 6
+    # What was just executed has no environment yet by which to know it.
+    assert poll(lambda: len(run.note()) == 6, Deadline(SECONDS))
     run.process.send_signal(number)
     run.seconds_until_nobody_is_left()
     assert run.leftovers() == []

@@ -113,7 +113,7 @@ class Connection:
         self.closed = True
         if self._dialling is not None:
             self.loop.selector.unregister(self._dialling)
-            self._dialling.close()
+            close(self._dialling)  # it may have been accepted, and nobody has looked yet
             self._dialling = None
         for end in self._ends:
             end.tell_of(0)
