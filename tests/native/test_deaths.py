@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._context import current_task
+from pytest_localcluster._proto.graph_pb2 import Status
+from pytest_localcluster._proto.worker_pb2 import GetStatusRequest, RunGraphResponse
 from pytest_localcluster._spec import Task
 from pytest_localcluster.errors import (
+    CancelledError,
     StopError,
     UnavailableError,
 )
@@ -64,19 +68,13 @@ def test_a_restart_that_nobody_told_of_costs_one_step(cluster: Cluster, shared: 
     peers = cluster.servers[W0]._peers
     cluster.servers.pop(PS0).stop()
     cluster.start(PS0)
-    assert peers.call(cluster.address(PS0), "GetStatus", _status_request()).device_attributes
+    assert peers.call(cluster.address(PS0), "GetStatus", GetStatusRequest()).device_attributes
     with pytest.raises(
         Failed, match="/job:ps/task:0 does not know the graph .* run the step again"
     ):
         session.run("n1:0")
     assert shared.calls == [("a", PS0)]  # nothing ran twice
     assert session.run("n1:0") == -1
-
-
-def _status_request() -> Any:
-    from pytest_localcluster._proto.worker_pb2 import GetStatusRequest
-
-    return GetStatusRequest()
 
 
 @pytest.mark.parametrize("role", ["the one that runs", "the one that waits"])
@@ -103,6 +101,30 @@ def test_a_task_that_dies_in_the_middle_ends_the_step(
     assert nothing_is_left(cluster)
     cluster.start(victim)
     assert session.run("n2:0") == 1
+
+
+def test_who_lost_a_task_is_believed_before_who_only_gave_up(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = cluster.session()
+    session.add(*chain((PS0, np.negative), (PS1, np.negative), (W0, np.negative)))
+    peers, gave_up = cluster.servers[W0]._peers, threading.Event()
+    call = peers.call
+
+    def call_of_a_torn_step(address: str, method: str, *args: Any) -> Any:
+        if method != "RunGraph":
+            return call(address, method, *args)
+        if address == cluster.address(PS1):
+            # It has seen that PS0 has ended the step, which PS0 did for its master hung up.
+            gave_up.set()
+            return RunGraphResponse(status=Status(code=CancelledError.code, message="given up"))
+        assert gave_up.wait(10)
+        raise UnavailableError("the connection was cut")
+
+    monkeypatch.setattr(peers, "call", call_of_a_torn_step)
+    with pytest.raises(Failed, match="^the connection was cut$") as caught:
+        session.run("n2:0")
+    assert caught.value.code == UnavailableError.code
 
 
 def test_a_master_that_dies_ends_its_steps_on_other_tasks(cluster: Cluster, shared: Shared) -> None:

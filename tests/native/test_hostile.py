@@ -156,7 +156,7 @@ def test_the_graphs_of_masters_that_were_restarted_are_forgotten(cluster: Cluste
         cluster.servers.pop(W1).stop()
         cluster.start(W1)
         ps.forget(Task.parse(W1))
-        assert [part.master for part in ps._worker._graphs.values()] == [W0, W1][:kept]
+        assert ps._worker._graphs.masters() == [W0, W1][:kept]
     session = cluster.session(W1)
     session.add(*well(PS0))
     assert session.run("ok:0") == 1

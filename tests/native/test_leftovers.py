@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._proto.graph_pb2 import GraphDef, Status
+from pytest_localcluster._proto.master_pb2 import ResetRequest
 from pytest_localcluster._proto.worker_pb2 import (
     CleanupGraphRequest,
     RecvTensorRequest,
@@ -29,6 +31,7 @@ from tests.native.conftest import (
     counted,
     gate,
     nothing_is_left,
+    start,
 )
 from tests.native.nodes import call, const, placeholder
 
@@ -130,6 +133,53 @@ def test_nothing_of_many_steps_is_left_behind(cluster: Cluster) -> None:
     for server in cluster.servers.values():
         assert len(server._steps._over) <= 151
     assert session.run("a0:0", feeds={"x:0": np.int64(1)}) == 2
+
+
+@pytest.mark.parametrize("end", ["closed", "reset", "given up and closed"])
+def test_what_is_registered_after_its_session_has_ended_is_taken_back(
+    cluster: Cluster, shared: Shared, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    worker = cluster.servers[PS0]._worker
+    register, registered = worker.register, threading.Event()
+
+    def late(*args: Any, **kwargs: Any) -> str:
+        gate()
+        handle = register(*args, **kwargs)
+        registered.set()
+        return handle
+
+    monkeypatch.setattr(worker, "register", late)
+    session = cluster.session()
+    session.add(call("n", counted("n"), device=PS0), call("m", np.abs, "n:0", device=W0))
+    outcome = start(session, "m:0")
+    shared.wait_for_operation()
+    if end == "given up and closed":
+        outcome.cancel()
+    if end == "reset":
+        cluster.master().Reset(ResetRequest(), metadata=METADATA)
+    else:
+        session.close()
+    shared.opened.set()
+    with pytest.raises((Failed, grpc.RpcError, grpc.FutureCancelledError)):
+        outcome()
+    assert registered.wait(10)
+    servers = cluster.servers.values()
+    assert poll(lambda: not any(server._worker._graphs for server in servers), Deadline(10))
+    assert nothing_is_left(cluster)
+    assert shared.calls == []
+
+
+def test_a_graph_is_not_kept_for_a_caller_that_has_hung_up(cluster: Cluster) -> None:
+    class HungUp:
+        def is_active(self) -> bool:
+            return False
+
+        def time_remaining(self) -> float:
+            return 10.0
+
+    worker = cluster.servers[PS0]._worker
+    assert worker.RegisterGraph(RegisterGraphRequest(), HungUp()).graph_handle
+    assert not worker._graphs
 
 
 def test_memory_of_steps_that_are_over_is_bounded() -> None:

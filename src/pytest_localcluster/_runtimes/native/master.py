@@ -148,11 +148,11 @@ class Master(MasterServiceServicer):
         for part in session.unused:
             self._tidy(part.task, DeregisterGraphRequest(graph_handle=str(part.handle)))
         session.unused.clear()
-        handles = register(self, plan, deadline)
+        handles = register(self, session, plan, deadline)
         step = self.steps.begin(step_id, "master")
         session.steps.add(step_id)
         try:
-            if session.handle not in self._sessions:  # ended meanwhile: nobody else would see it
+            if not self.has(session):  # ended meanwhile: nobody else would see it
                 with self._lock:
                     raise CancelledError(_CLOSED) if session.closed else _UnknownSession(self.task)
             stepping = Stepping(self, plan, handles, step, feeds)
@@ -188,8 +188,15 @@ class Master(MasterServiceServicer):
     def _close(self, session: Session, status: Status) -> None:
         for step_id in list(session.steps):
             self.steps.end(step_id, status)
-        request = DeregisterGraphRequest(session_handle=session.handle)
-        self._on_all(session.tasks(), lambda task: self._tidy(task, request))
+        self._on_all(session.tasks(), lambda task: self.take_back(session, task))
+
+    def has(self, session: Session) -> bool:
+        """Tell whether a session has not ended."""
+        return session.handle in self._sessions
+
+    def take_back(self, session: Session, task: Task) -> None:
+        """Take from a task what a session had registered there."""
+        self._tidy(task, DeregisterGraphRequest(session_handle=session.handle))
 
     def ListDevices(self, request: Any, context: Any) -> ListDevicesResponse:  # noqa: N802
         """List the devices of all tasks, or of those that a session sees."""

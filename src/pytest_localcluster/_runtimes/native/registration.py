@@ -11,14 +11,16 @@ if TYPE_CHECKING:
     from ..._clock import Deadline
     from .master import Master
     from .plan import PartPlan, Plan
+    from .session import Session
 
 __all__ = ["register"]
 
 
-def register(master: Master, plan: Plan, deadline: Deadline) -> list[str]:
+def register(master: Master, session: Session, plan: Plan, deadline: Deadline) -> list[str]:
     """Register the parts of a plan that are not yet, side by side; return the handles of all.
 
     A part may be lost again at any time, by a reset: a step goes on with the handles that it got.
+    One that comes to a task after its session has ended is taken back.
 
     Raises:
         StepFailed: a task refused its part.
@@ -27,23 +29,30 @@ def register(master: Master, plan: Plan, deadline: Deadline) -> list[str]:
     handles = {part: part.handle for part in plan.parts}
     missing = [part for part, handle in handles.items() if handle is None]
     others = {
-        part: master.threads.submit(_register_part, master, part, deadline) for part in missing[1:]
+        part: master.threads.submit(_register_part, master, session, part, deadline)
+        for part in missing[1:]
     }
     for part in missing[:1]:
-        handles[part] = _register_part(master, part, deadline)
+        handles[part] = _register_part(master, session, part, deadline)
     for part, other in others.items():
         handles[part] = other.result()
     return [handle or "" for handle in handles.values()]
 
 
-def _register_part(master: Master, part: PartPlan, deadline: Deadline) -> str:
+def _register_part(master: Master, session: Session, part: PartPlan, deadline: Deadline) -> str:
     with part.registering:
         handle = part.handle
         if handle is None:
-            if part.task == master.task:
-                handle = master.worker.register(part.request, part.hands)
-            else:
-                handle = _register_there(master, part, deadline)
+            session.ask(part.task)
+            try:
+                if part.task == master.task:
+                    handle = master.worker.register(part.request, part.hands)
+                else:
+                    handle = _register_there(master, part, deadline)
+            finally:
+                # What ended the session meanwhile may have come to that task before this did.
+                if not master.has(session):
+                    master.take_back(session, part.task)
             part.handle = handle
         return handle
 

@@ -46,6 +46,7 @@ class Session:
         self.unused: list[PartPlan] = []  # to be taken back from their tasks
         self._master = master
         self._lock = threading.Lock()
+        self._asked: set[Task] = set()  # to register something, whether or not they said they did
         self._nodes: dict[str, NodeDef] = {}
         self._plans: dict[Signature, Plan] = {}
         self._stored: dict[str, tuple[Any, bool]] = {}
@@ -83,10 +84,15 @@ class Session:
                 if part.task == task:
                     part.handle = None
 
-    def tasks(self) -> set[Task]:
-        """Return the tasks on which something of this session is registered."""
+    def ask(self, task: Task) -> None:
+        """Note that a task is going to be asked to register something."""
         with self._lock:
-            return {part.task for part in self._parts() if part.handle is not None}
+            self._asked.add(task)
+
+    def tasks(self) -> set[Task]:
+        """Return the tasks on which something of this session may be registered."""
+        with self._lock:
+            return set(self._asked)
 
     def store(self, key: str, value: Any, *, keep: bool) -> None:
         """Keep a value that the client sends ahead."""

@@ -203,6 +203,11 @@ class Stepping:
             if brought and self._here is not None:
                 self._here.arrive(brought)
             return
+        if status.code == CancelledError.code and not status.op:
+            # That task has given up since another one did, which has lost us: why, we hear from
+            # our call to that one, which may come later than this.
+            with self._changed:
+                self._changed.wait_for(lambda: self._step.status is not None, _PATIENCE)
         self._master.steps.end(self._step.step_id, status)
 
     def _call(self, part: PartPlan, handle: str, handed: Sequence[NamedValue]) -> Sequence[Any]:

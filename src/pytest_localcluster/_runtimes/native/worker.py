@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -27,7 +26,8 @@ from .checks import check_part
 from .devices import attributes_of, choose
 from .executor import Execution, Site
 from .giving_up import give_up
-from .parts import Part, compile_part
+from .graphs import Graphs
+from .parts import compile_part
 from .rendezvous import time_left
 from .statuses import StepFailed, passed_on, status_of
 from .variables import Variables
@@ -64,10 +64,7 @@ class Worker(WorkerServiceServicer):
         self._devices = list(devices)
         self._incarnation = incarnation
         self._stored = stored
-        self._lock = threading.Lock()
-        self._graphs: dict[str, Part] = {}
-        # With the incarnation, so that no handle from before a restart can be another graph's.
-        self._handles = (f"{incarnation:x}.{n}" for n in itertools.count())
+        self._graphs = Graphs(incarnation)
         self.variables = Variables(str(site.context.task))
 
     def GetStatus(self, request: Any, context: Any) -> GetStatusResponse:  # noqa: N802
@@ -78,6 +75,8 @@ class Worker(WorkerServiceServicer):
         """Compile a part."""
         try:
             handle = self.register(request, timeout=Deadline(time_left(context)))
+            if not context.is_active():  # nobody will ever know the handle
+                self._graphs.remove(handle)
             return RegisterGraphResponse(graph_handle=handle)
         except StepFailed as error:
             return RegisterGraphResponse(status=error.status)
@@ -108,9 +107,7 @@ class Worker(WorkerServiceServicer):
             self._constants(request, timeout or Deadline(None)),
             hands,
         )
-        with self._lock:
-            handle = next(self._handles)
-            self._graphs[handle] = part
+        handle = self._graphs.add(part)
         if request.log_device_placement:
             lines = [f"{n.name}: ({n.op}): {devices[n.name]}\n" for n in request.graph_def.node]
             sys.stderr.write("".join(lines))
@@ -119,14 +116,9 @@ class Worker(WorkerServiceServicer):
 
     def DeregisterGraph(self, request: Any, context: Any) -> DeregisterGraphResponse:  # noqa: N802
         """Forget one part, or all of a session and its own variables."""
-        with self._lock:
-            self._graphs.pop(request.graph_handle, None)
-            if request.session_handle:
-                session = request.session_handle
-                self._graphs = {
-                    h: part for h, part in self._graphs.items() if part.session != session
-                }
+        self._graphs.remove(request.graph_handle)
         if request.session_handle:
+            self._graphs.remove_session(request.session_handle)
             self.variables.clear(request.session_handle)
         return DeregisterGraphResponse()
 
@@ -260,21 +252,12 @@ class Worker(WorkerServiceServicer):
         return CleanupAllResponse()
 
     def forget_master(self, task: str) -> None:
-        """Forget what masters of a task registered that was restarted more than once since.
-
-        What came before this restart and what came since cannot be told apart, at first.
-        """
-        with self._lock:
-            gone = [h for h, part in self._graphs.items() if part.master == task and part.outlived]
-            for handle in gone:
-                del self._graphs[handle]
-            for part in self._graphs.values():
-                part.outlived |= part.master == task
+        """Forget what masters of a task registered that was restarted more than once since."""
+        self._graphs.remove_master(task)
 
     def clear(self) -> None:
         """Forget all parts and variables."""
-        with self._lock:
-            self._graphs = {}
+        self._graphs.clear()
         self.variables.clear()
 
     def _unknown(self, handle: str) -> StepFailed:
