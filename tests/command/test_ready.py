@@ -22,12 +22,17 @@ from pytest_localcluster import (
     StartTimeout,
     Task,
 )
+from pytest_localcluster._clock import Deadline, poll
 from tests.command.commands import HEALTHY, SERVE, said, shell
 from tests.reach import listens
 
 
 def asks_the_port(server: Server) -> bool:
     return listens(server.address)
+
+
+def said_serving(server: Server) -> int:
+    return server.log.text().count("serving")
 
 
 @pytest.mark.parametrize(
@@ -46,9 +51,11 @@ def test_when_it_is_ready_it_serves(command: list[Any], ready: Any) -> None:
     with LocalCluster(workers=0, ps=2, runtime=runtime, start_timeout=20) as cluster:
         for server in cluster.ps:
             assert listens(server.address)
+        lines = 0 if HEALTHY in command else 1
+        assert poll(lambda: said_serving(cluster.ps[0]) == lines, Deadline(20)), "after it listens"
         cluster.ps[0].restart()
         assert listens(cluster.ps[0].address)
-        assert cluster.ps[0].log.text().count("serving") in (0, 2), "the log goes on"
+        assert poll(lambda: said_serving(cluster.ps[0]) == 2 * lines, Deadline(20)), "it goes on"
 
 
 def test_a_function_may_raise_until_it_agrees() -> None:
