@@ -25,6 +25,7 @@ import traceback
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from pytest_localcluster import _pickling
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.child import Child, wait_for_orders
@@ -40,6 +41,7 @@ from pytest_localcluster._launch.wire import (
     REQUEST,
     STATUS,
     read_exactly,
+    send,
 )
 
 if TYPE_CHECKING:
@@ -147,15 +149,19 @@ class _Forkserver:
 
     def launch(self, number: int, payload: bytes, control: int, log: int, status: int) -> None:
         self.ahead = 0  # until the new tasks are up: they need the processors more
-        pid = self.order(payload, control, log)
-        if pid is None:
-            pid = self.fork(
-                lambda parent: Child(control, log, payload, parent, self.failure).run(), status
-            )
-        self.pids[number] = pid
-        self.tasks[pid] = number, status
-        with contextlib.suppress(BrokenPipeError):
-            os.write(status, STATUS.pack(pid))
+        try:
+            pid = self.order(payload, control, log)
+            if pid is None:
+                pid = self.fork(
+                    lambda parent: Child(control, log, payload, parent, self.failure).run(), status
+                )
+        except OSError as error:  # no memory, or too many: what runs must not pay for that
+            _refuse(error, control, status)
+        else:
+            self.pids[number] = pid
+            self.tasks[pid] = number, status
+            with contextlib.suppress(BrokenPipeError):
+                os.write(status, STATUS.pack(pid))
         os.close(control)
         os.close(log)
 
@@ -242,6 +248,15 @@ class _Forkserver:
             os.kill(self.guard, signal.SIGCONT)  # should somebody have stopped it: it ends as well
         family.kill_all([*self.tasks, *self.spares], Deadline(family.PATIENCE))
         os._exit(code)
+
+
+def _refuse(error: OSError, control: int, status: int) -> None:
+    """Say that there is no process for a task, and that it is over."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(control)) as sock:
+        send(sock, ("failed", 0, *_pickling.dump_exception(error)))
+    with contextlib.suppress(BrokenPipeError):
+        os.write(status, STATUS.pack(0) + STATUS.pack(1))
+    os.close(status)
 
 
 def _reaped(tasks: Collection[int]) -> Iterator[tuple[int, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal as signals
 import threading
 from concurrent.futures import Future
@@ -15,8 +14,9 @@ from .._clock import Deadline
 from .._logs import settle
 from ..errors import ClusterError
 from . import oom, reports
+from .fate import Fate
 from .line import Line
-from .wire import DUMP_SIGNAL, LATE, SIGNAL, STATUS, readable
+from .wire import DUMP_SIGNAL, LATE, SIGNAL
 
 if TYPE_CHECKING:
     import socket
@@ -57,74 +57,39 @@ class ChildProcess:
         self._handle = _held.hold(f"the control socket and the status pipe of {self._name}")
         self._held = _held.hold(
             f"the process of {self._name}",
-            alive=self._survives,
+            alive=lambda: self._fate.lives(),
             says=lambda: f"pid {self.pid}",
             remedy="end it by hand, and look what keeps it alive: /proc/PID/stack",
         )
-        self._identity = ""
+        self._fate = Fate(status, self._held.give_back)
         self._oom = oom.counts_lately()
         self._killed = False  # by us
         self._control = Line(control, self._name, self._hold_thread)
-        self._status: int | None = status
         self._ready = False
         self._stuck = False  # the forkserver never came to fork it
-        self._records: list[int] = []  # the pid, then the exit code
-        self._reading = threading.Lock()
         self._calls: dict[int, Future[Any]] = {}
         self._call_numbers = count()
         self._listener: threading.Thread | None = None
 
     @property
     def pid(self) -> int | None:
-        self._read_status()
-        return (self._records[0] or None) if self._records else None
+        return self._fate.pid
 
     @property
     def exitcode(self) -> int | None:
         return self.wait(Deadline(0))
 
     def wait(self, deadline: Deadline) -> int | None:
-        while True:
-            self._read_status()
-            if self._status is None:
-                return self._records[1] if len(self._records) == 2 else None
-            if not self._has_news(deadline):
-                return None
-
-    def _has_news(self, deadline: Deadline) -> bool:
-        own = self._launcher.owner == os.getpid()  # a fork must not read what is for its parent
-        return own and self._status is not None and readable(self._status, deadline)
-
-    def _read_status(self) -> None:
-        """Take in what the status pipe holds; do not wait."""
-        with self._reading:
-            if self._status is None or not self._has_news(Deadline(0)):
-                return
-            data = os.read(self._status, 2 * STATUS.size)
-            self._records.extend(record for (record,) in STATUS.iter_unpack(data))
-            if self._records and not self._identity:
-                self._identity = _held.identity(self._records[0])
-            if not data:
-                # Without a word: the forkserver was killed, and took its tasks along.
-                self._records = [*(self._records or [0]), -signals.SIGKILL]
-            elif len(self._records) == 2:
-                self._held.give_back()  # it was waited for
-            if len(self._records) == 2:
-                os.close(self._status)
-                self._status = None
-
-    def _survives(self) -> bool:
-        """Tell whether there is a process, whatever the status pipe said of it."""
-        pid = self.pid
-        return pid is not None and _held.lives(pid, self._identity)
+        return self._fate.wait(deadline)
 
     def _hold_thread(self, thread: threading.Thread) -> None:
         _held.hold_thread(thread, owner=self._owner)
 
     def news(self) -> list[int]:
         # On a busy machine a task may serve before the forkserver tells its pid: that comes first.
-        control = [self._control.fileno()] if self._records and not self._ready else []
-        return control if self._status is None else [*control, self._status]
+        control = [self._control.fileno()] if self._fate.told and not self._ready else []
+        pipe = self._fate.pipe
+        return control if pipe is None else [*control, pipe]
 
     def await_start(self, seconds: float | None) -> None:
         self._control.readable(Deadline(seconds))
@@ -156,6 +121,8 @@ class ChildProcess:
             what = text.rstrip().rpartition("\n")[2]
             if cause is not None:
                 what = f"{type(cause).__name__}: {cause}".partition("\n")[0]
+            if self.pid is None:
+                raise reports.not_forked(self._context, what) from cause
             raise reports.start_failed(self._context, self._log, self.pid, what) from cause
         self._ready = True
         return True
@@ -292,8 +259,5 @@ class ChildProcess:
         if self._listener is not None and self._listener is not threading.current_thread():
             self._listener.join(_LAST_WAIT)
         self._control.close(Deadline(_LAST_WAIT))
-        with self._reading:
-            if self._status is not None:
-                os.close(self._status)
-                self._status = None
+        self._fate.close()
         self._handle.give_back()

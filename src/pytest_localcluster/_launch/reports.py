@@ -20,6 +20,7 @@ __all__ = [
     "hung",
     "never_ready",
     "no_python",
+    "not_forked",
     "not_suspended",
     "raised",
     "start_failed",
@@ -90,6 +91,16 @@ def start_failed(context: TaskContext, log: TaskLog, pid: int | None, what: str)
         evidence=_tail(log),
         remedy="mend what the log shows; it happened while the task started",
         **_where(context, pid),
+    )
+
+
+def not_forked(context: TaskContext, what: str) -> StartError:
+    """Return the error for a task that the system refused a process: raise it from the cause."""
+    return StartError(
+        f"{context.task} did not start: no process could be forked for it: {what}",
+        remedy="have fewer tasks or test processes at a time, or allow more processes "
+        "(`ulimit -u`, a container's pids limit) or memory",
+        **_where(context, None),
     )
 
 
