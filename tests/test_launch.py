@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from pytest_localcluster import (
-    ClusterConfig,
     ClusterSpec,
     LocalCluster,
     PortError,
@@ -287,42 +286,3 @@ def test_reports_name_signals_and_statuses() -> None:
 def test_outside_a_task_there_is_no_current_task() -> None:
     with pytest.raises(RuntimeError, match="no task runs here"):
         current_task()
-
-
-FEW = """
-import errno
-import os
-
-fork = os.fork
-
-
-def fork_some() -> int:
-    if os.path.exists({enough!r}):
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    return fork()
-
-
-os.fork = fork_some
-"""
-
-
-def test_who_cannot_be_forked_takes_nobody_along(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    enough = tmp_path / "enough"
-    tmp_path.joinpath("few_processes.py").write_text(FEW.format(enough=str(enough)))
-    monkeypatch.syspath_prepend(tmp_path)
-    config = ClusterConfig(workers=1, ps=0, runtime=Runtime(), preload=["few_processes"])
-    with LocalCluster(config) as first:
-        enough.touch()
-        refused = r"task:0 did not start: no process could be forked for it: BlockingIOError: .*"
-        with pytest.raises(StartError, match=refused) as caught, LocalCluster(config):
-            pass
-        assert isinstance(caught.value.__cause__, BlockingIOError)
-        assert "ulimit -u" in str(caught.value)
-        with pytest.raises(StartError, match=refused):
-            first.workers[0].restart()
-        enough.unlink()
-        first.workers[0].restart()
-        with LocalCluster(config) as second:
-            assert first.run(os.getppid) == second.run(os.getppid)

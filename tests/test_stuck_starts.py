@@ -14,7 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_localcluster import ClusterError, CommandRuntime, LocalCluster, StartTimeout
+from pytest_localcluster import (
+    ClusterConfig,
+    ClusterError,
+    CommandRuntime,
+    LocalCluster,
+    StartError,
+    StartTimeout,
+)
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import process, wire
 
@@ -29,8 +36,48 @@ def cluster() -> Iterator[LocalCluster]:
         yield cluster
 
 
+FEW = """
+import errno
+import os
+
+fork = os.fork
+
+
+def fork_some() -> int:
+    if os.path.exists({enough!r}):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+
+
+os.fork = fork_some
+"""
+
+
 class TestForkserver:
-    """The process that forks tasks, stopped by somebody or stuck in an import."""
+    """The process that forks tasks, stopped, stuck in an import or short of processes."""
+
+    def test_who_cannot_be_forked_takes_nobody_along(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        enough = tmp_path / "enough"
+        tmp_path.joinpath("few_processes.py").write_text(FEW.format(enough=str(enough)))
+        monkeypatch.syspath_prepend(tmp_path)
+        config = ClusterConfig(workers=1, ps=0, preload=["few_processes"])
+        with LocalCluster(config) as first:
+            enough.touch()
+            refused = (
+                r"task:0 did not start: no process could be forked for it: BlockingIOError: .*"
+            )
+            with pytest.raises(StartError, match=refused) as caught, LocalCluster(config):
+                pass
+            assert isinstance(caught.value.__cause__, BlockingIOError)
+            assert "ulimit -u" in str(caught.value)
+            with pytest.raises(StartError, match=refused):
+                first.workers[0].restart()
+            enough.unlink()
+            first.workers[0].restart()
+            with LocalCluster(config) as second:
+                assert first.run(os.getppid) == second.run(os.getppid)
 
     @pytest.fixture
     def stopped(self, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:

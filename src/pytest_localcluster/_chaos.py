@@ -115,6 +115,7 @@ class Chaos:
         self._plan = schedule(seed, self.kinds, every, tasks, cluster.config.tasks())
         self._began = 0.0
         self._lines: list[str] = []
+        self._undone = 0  # how many of them are
         self._over = threading.Event()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -173,6 +174,7 @@ class Chaos:
             self._lines[-1] += f": nothing happened, {error.args[0]}".partition("\n")[0]
         else:
             self._lines[-1] += f"; undone by {now() - self._began:.3f} s"
+        self._undone += 1
 
     @contextmanager
     def _inflict(self, disturbance: Disturbance) -> Iterator[None]:
@@ -201,10 +203,19 @@ class Chaos:
             with getattr(cluster, disturbance.kind)(ones, others):
                 yield
 
-    def __str__(self) -> str:
+    def mark(self) -> int | None:
+        """Return what :meth:`since` takes for all that happens from now on; None if it is over."""
+        return None if self._over.is_set() else self._undone
+
+    def since(self, mark: int) -> str:
+        """Say what was in force, or was begun, since a :meth:`mark`."""
         head = f"chaos(seed={self.seed!r}, kinds={self.kinds}, every={self.every:g})"
-        lines = self._lines or ["nothing happened yet"]
-        return "\n  ".join([f"{head}: at which moment, and what was planned", *lines])
+        before = [f"({mark} before that)"] if mark else []
+        lines = self._lines[mark:] or ["nothing happened yet"]
+        return "\n  ".join([f"{head}: at which moment, and what was planned", *before, *lines])
+
+    def __str__(self) -> str:
+        return self.since(0)
 
     def __repr__(self) -> str:
         running = self._thread is not None and self._thread.is_alive()

@@ -48,3 +48,44 @@ def test_a_red_report_has_the_seed_and_what_happened(
     )
     result.stdout.no_fnmatch_line("*of the green one*")
     assert result.stdout.str().count("Captured log of chaos") == 1
+
+
+LONG = """
+import pytest
+from pytest_localcluster import LocalCluster
+from pytest_localcluster._clock import Deadline, poll
+
+@pytest.fixture(scope="module")
+def disturbed():
+    with LocalCluster() as cluster, cluster.chaos(4711, every=0.01) as chaos:
+        yield chaos
+
+def happened(chaos, count):
+    return poll(lambda: len(chaos.happened) >= count, Deadline(60))
+
+def test_first(disturbed):
+    assert happened(disturbed, 3)
+
+def test_second(disturbed):
+    assert not happened(disturbed, 5)
+
+def test_third(disturbed):
+    assert happened(disturbed, 6)
+"""
+
+
+def test_a_chaos_of_many_tests_is_told_of_from_where_the_test_began(
+    pytester: pytest.Pytester, run_both: Run
+) -> None:
+    pytester.makepyfile(LONG)
+    result = run_both("--tb=short")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*_ test_second _*",
+            "*Captured log of chaos call*",
+            "chaos(seed=4711, *",
+            "  ([23] before that)",
+            "*s  after 0.0* s: * /job:*/task:0, for 0.0* s*",
+        ]
+    )

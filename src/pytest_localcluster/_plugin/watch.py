@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from .._chaos import Chaos
     from .._cluster import LocalCluster
     from .._config import ClusterConfig
     from .._logs import Follower
@@ -38,7 +39,7 @@ class Watched:
         self.fixture = fixture  # which was being set up
         self._follower = follower
         self._marks: dict[Server, int] = {}
-        self._calm = 0  # how often it was disturbed before
+        self._chaos: dict[Chaos, int | None] = {}  # what was over, and how far the rest was
         self._known: AbstractSet[tuple[Server, int | None]] = (
             set()
         )  # deaths, by whose and which process
@@ -49,12 +50,13 @@ class Watched:
         for server in self.cluster.servers:
             with contextlib.suppress(OSError):  # the report says what is wrong with the log
                 self._marks[server] = server.log.mark()
-        self._calm = len(self.cluster._chaos)
+        self._chaos = {chaos: chaos.mark() for chaos in self.cluster._chaos}
         self._known = self._dead().keys()
 
     def chaos(self) -> list[str]:
         """Return what ``chaos()`` has done since the test began."""
-        return [str(chaos) for chaos in self.cluster._chaos[self._calm :]]
+        marks = ((chaos, self._chaos.get(chaos, 0)) for chaos in self.cluster._chaos)
+        return [chaos.since(mark) for chaos, mark in marks if mark is not None]
 
     def printed(self, limit: int) -> Iterator[tuple[Server, str, int]]:
         """Yield each task that printed since the last call, what, and how many bytes were cut."""
