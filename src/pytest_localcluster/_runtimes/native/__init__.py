@@ -33,6 +33,7 @@ _OWN = (
     "devices",
     "executor",
     "giving_up",
+    "graphs",
     "master",
     "parts",
     "peers",
