@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,13 @@ Start = Callable[..., Run]
 Record = Callable[[float], None]
 
 _SECONDS = "seconds until nobody was left"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def sigint_means_something() -> None:
+    """Whoever is started in the background of a script ignores it, and so do all below."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
