@@ -20,6 +20,7 @@ from ._lives import end_all, wait_all_ready
 from ._net import lay_links
 from ._observer import observer
 from ._results import failure, gather
+from ._runtimes import find_runtimes
 from ._server import Server
 from ._spec import ClusterSpec, Task
 from .errors import ClusterError, PortError, ServerExited, SpecError, StartError
@@ -75,7 +76,7 @@ class LocalCluster(Faults):
         self.start_seconds: float | None = None
         self.stop_seconds: float | None = None
         self.log_dir = None if log_dir is None else Path(log_dir)
-        self._runtimes = _setup.find_runtimes(self.config)
+        self._runtimes = find_runtimes(self.config)
         self._token = Token(secrets.token_hex(16))
         self._spec: ClusterSpec | None = None
         self._open: ExitStack | None = None

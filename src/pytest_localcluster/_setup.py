@@ -7,15 +7,15 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import _context, _ports
 from ._context import TaskContext
-from ._launch import Launcher, find_launcher, shelter
+from ._launch import Launcher, launcher_for, shelter
 from ._logs import TaskLog
 from ._proto.config_pb2 import ConfigProto
 from ._proto.server_pb2 import ServerDef
-from ._runtimes import Assignment, Runtime, find_runtime
+from ._runtimes import Assignment, Runtime
 from ._spec import ClusterSpec, Task
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ __all__ = [
     "Pair",
     "Place",
     "client_environment",
-    "find_runtimes",
     "lease_places",
     "open_logs",
     "prepare_next",
@@ -53,21 +52,6 @@ class Place(NamedTuple):
     launcher: Launcher
     lease: PortLease
     server_def: bytes
-
-
-def find_runtimes(config: ClusterConfig) -> dict[str, Runtime]:
-    """Return the runtime of each job; SpecError if one of them cannot serve such a cluster."""
-    wanted: Mapping[str, Any] = (
-        config.runtime
-        if isinstance(config.runtime, Mapping)
-        else dict.fromkeys(config.counts(), config.runtime)
-    )
-    runtimes = {job: find_runtime(runtime) for job, runtime in wanted.items()}
-    for runtime in {id(runtime): runtime for runtime in runtimes.values()}.values():
-        runtime.check(
-            config, [job for job, n in config.counts().items() if n and runtimes[job] is runtime]
-        )
-    return runtimes
 
 
 def start_seconds(config: ClusterConfig, runtimes: Iterable[Runtime]) -> float:
@@ -107,8 +91,7 @@ def lease_places(
         if links:
             env[_context.PAST_LINKS_VARIABLE] = ",".join(lease.address for lease in leases)
         context = TaskContext(task, seen, runtime.target(lease.address), env)
-        preload = tuple(dict.fromkeys((*runtime.preload, *config.preload)))
-        launcher = find_launcher(config.launcher, preload, runtime.boot_env)
+        launcher = launcher_for(config, runtime)
         launcher.prepare()
         strangers = tuple(
             job for job, other in runtimes.items() if type(other) is not type(runtime)

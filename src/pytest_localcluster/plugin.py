@@ -64,6 +64,19 @@ def pytest_configure(config: pytest.Config) -> None:
         _ports.configure(options.port_range)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Get ready for clusters as soon as there is a test that uses them."""
+    manager = item.config.pluginmanager
+    if "cluster_config" not in getattr(item, "fixturenames", ()):
+        return
+    if not manager.has_plugin("localcluster-warmup"):
+        from ._plugin.warmup import WarmUp
+
+        warm_up = WarmUp(item.config)
+        manager.register(warm_up, "localcluster-warmup")
+        warm_up.pytest_itemcollected(item)
+
+
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """End what starts the tasks as soon as no test needs it."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._ports import PortLease
 
 __all__ = [
+    "FIELDS",
     "cluster_config",
     "cluster_factory",
     "cluster_fixture",
@@ -26,6 +27,9 @@ __all__ = [
     "local_cluster",
     "session_cluster",
 ]
+
+FIELDS = "_localcluster_fields"
+"""The attribute of the function of a cluster_fixture() that tells what was asked for."""
 
 _SHARED = pytest.StashKey["list[LocalCluster]"]()
 
@@ -108,7 +112,6 @@ def cluster_fixture(*, scope: Any = "function", **fields: Any) -> Any:
     }
     ClusterConfig().replace(**checked)
 
-    @pytest.fixture(scope=scope)
     def cluster(
         request: pytest.FixtureRequest, cluster_config: ClusterConfig
     ) -> Iterator[LocalCluster]:
@@ -117,7 +120,8 @@ def cluster_fixture(*, scope: Any = "function", **fields: Any) -> Any:
         with _lasting_cluster(request, config) as cluster:
             yield cluster
 
-    return cluster
+    setattr(cluster, FIELDS, fields)
+    return pytest.fixture(scope=scope)(cluster)
 
 
 def _new_cluster(config: ClusterConfig, **kwargs: Any) -> LocalCluster:

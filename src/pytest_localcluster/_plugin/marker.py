@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from .._config import ClusterConfig
 
-__all__ = ["DESCRIPTION", "MarkerCheck", "wanted"]
+__all__ = ["DESCRIPTION", "MarkerCheck", "param_of", "wanted"]
 
 SCOPES = ("function", "class", "module", "session")
 
@@ -176,7 +176,7 @@ def _problems(items: Iterable[pytest.Item]) -> str:
     """Return what is wrong with the markers of ``items``, each mistake once; "" if nothing is."""
     found: dict[str, list[str]] = {}
     for item in items:
-        param = _param(item)
+        param = param_of(item)
         if param is None and not any(item.iter_markers("cluster")):
             continue
         from ..errors import SpecError
@@ -209,7 +209,7 @@ def _check(asked: dict[str, Any]) -> None:
         find_runtime(config.replace(runtime=runtime).runtime).check(config, ())
 
 
-def _param(item: pytest.Item) -> object:
+def param_of(item: pytest.Item) -> object:
     """Return the indirect parameter that ``item`` has for ``local_cluster``, or None."""
     callspec, info = getattr(item, "callspec", None), getattr(item, "_fixtureinfo", None)
     if callspec is None or info is None or "local_cluster" not in callspec.params:

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from .._spec import Task
 
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
-__all__ = ["GRPC_MODULES", "Assignment", "Runtime", "Serving", "Started", "find_runtime"]
+__all__ = [
+    "GRPC_MODULES",
+    "Assignment",
+    "Runtime",
+    "Serving",
+    "Started",
+    "find_runtime",
+    "find_runtimes",
+]
 
 
 GRPC_MODULES = (
@@ -155,6 +163,21 @@ class Runtime:
             address=address,
             remedy=self.instead_of_session or "read them the way your own clients do",
         )
+
+
+def find_runtimes(config: ClusterConfig) -> dict[str, Runtime]:
+    """Return the runtime of each job; SpecError if one of them cannot serve such a cluster."""
+    wanted: Mapping[str, Any] = (
+        config.runtime
+        if isinstance(config.runtime, Mapping)
+        else dict.fromkeys(config.counts(), config.runtime)
+    )
+    runtimes = {job: find_runtime(runtime) for job, runtime in wanted.items()}
+    for runtime in {id(runtime): runtime for runtime in runtimes.values()}.values():
+        runtime.check(
+            config, [job for job, n in config.counts().items() if n and runtimes[job] is runtime]
+        )
+    return runtimes
 
 
 def find_runtime(runtime: Any) -> Runtime:

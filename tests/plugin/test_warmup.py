@@ -1,0 +1,101 @@
+"""What starts tasks gets ready while pytest collects, and only if it will be needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+Run = Callable[..., pytest.RunResult]
+
+CONFTEST = """
+import os
+import sys
+
+def begun():
+    process = sys.modules.get("pytest_localcluster._launch.process")
+    return {} if process is None else {key[0]: one._server.pid
+                                       for key, one in process._launchers.items()}
+
+def pytest_runtestloop(session):
+    print("begun:", len(begun()))
+"""
+
+SUITE = """
+import os
+import sys
+import pytest
+import psutil
+from conftest import begun
+from pytest_localcluster import cluster_fixture
+
+own = cluster_fixture(scope="module", ps=0, preload=["colorsys"])
+
+def test_of_something_else():
+    one, other = begun()
+    assert "colorsys" in {one[-1], other[-1]}
+    assert "pytest_localcluster._cluster" in sys.modules, "a start imports little"
+
+@pytest.mark.cluster(ps=0)
+@pytest.mark.parametrize("n", range(3))
+def test_with_a_cluster(local_cluster, n):
+    (guard,) = [pid for preload, pid in begun().items() if preload[-1] != "colorsys"]
+    assert psutil.Process(local_cluster.run(os.getppid)[0]).ppid() == guard
+
+def test_with_its_own(own):
+    (guard,) = [pid for preload, pid in begun().items() if preload[-1] == "colorsys"]
+    assert psutil.Process(own.run(os.getppid)[0]).ppid() == guard
+
+def test_with_none():
+    pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def conftest(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(CONFTEST)
+
+
+def test_each_set_of_imports_begins_once(pytester: pytest.Pytester, run_both: Run) -> None:
+    pytester.makepyfile(SUITE)
+    run_both().assert_outcomes(passed=6)
+
+
+@pytest.mark.parametrize(
+    ("options", "begun"),
+    [
+        ("-k with_none", 0),
+        ("-k its_own", 1),
+        ("--deselect test_it.py::test_with_its_own", 1),
+        ("--setup-plan", 0),
+        ("--cluster-launcher=thread -k with", 0),
+    ],
+)
+def test_only_what_will_be_needed(
+    pytester: pytest.Pytester, run: Run, options: str, begun: int
+) -> None:
+    pytester.makepyfile(test_it=SUITE)
+    pytester.makeconftest(CONFTEST + "    return True\n")  # and nothing runs
+    run("-s", *options.split()).stdout.fnmatch_lines([f"begun: {begun}"])
+
+
+def test_what_nobody_knows_is_not_guessed(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def cluster_config(cluster_config):
+            return cluster_config.replace(launcher="thread")
+
+        def test_it(local_cluster):
+            pass
+
+        @pytest.mark.cluster(runtime=object())
+        def test_of_a_mistake(local_cluster):
+            pass
+        """
+    )
+    result = run("-s")
+    result.stdout.fnmatch_lines(["*has no method serve()*"])
+    assert "begun: 1" not in result.stdout.str()
