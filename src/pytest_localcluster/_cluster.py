@@ -187,6 +187,7 @@ class LocalCluster(Faults):
                 opened.close()
             finally:
                 self.stop_seconds = now() - began
+                _held.forget_ended()
 
     def _end(self) -> None:
         end_all(self._lives()[::-1], self.config.stop_timeout)  # the last started goes first

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Held",
     "anything",
+    "forget_ended",
     "hold",
     "hold_thread",
     "identity",
@@ -183,6 +184,11 @@ def owned_by(held: Held | None) -> Iterator[None]:
 def anything() -> bool:
     """Tell whether anything at all is written down."""
     return bool(_register)
+
+
+def forget_ended() -> None:
+    """Strike off what has ended by itself, and with it whatever it keeps in memory."""
+    leaks()
 
 
 def leaks() -> list[Held]:
