@@ -26,7 +26,7 @@ from pytest_localcluster import (
     variables_initializer,
 )
 
-from . import links
+from . import links, machine
 from ._measure import Row, Stopwatch, cpu, per_call, pss
 
 # The budgets of the foundation, by launcher: start, stop.
@@ -178,6 +178,7 @@ def suite(tests: int) -> Iterator[Row]:
 
 def all_rows(repeat: int) -> Iterator[Row]:
     """Measure everything, one row after the other."""
+    yield from machine.bare(repeat)
     for launcher in BUDGETS:
         yield from lives(launcher, repeat)
     yield from sizes(repeat)
