@@ -161,8 +161,12 @@ class Chaos:
                     return
                 self._live_through(disturbance)
         except BaseException as error:
+            if self._lines:
+                self._lines[-1] += f"; chaos ended here: {error}".partition("\n")[0]
             if self._cluster._open is not None:  # else it was stopped in the block
                 self._failure = error
+        finally:
+            self._undone = len(self._lines)
 
     def _live_through(self, disturbance: Disturbance) -> None:
         self.happened.append(disturbance)
@@ -205,7 +209,8 @@ class Chaos:
 
     def mark(self) -> int | None:
         """Return what :meth:`since` takes for all that happens from now on; None if it is over."""
-        return None if self._over.is_set() else self._undone
+        going_on = self._thread is not None and self._thread.is_alive()
+        return None if self._over.is_set() or not going_on else self._undone
 
     def since(self, mark: int) -> str:
         """Say what was in force, or was begun, since a :meth:`mark`."""

@@ -22,12 +22,10 @@ from ._observer import observer
 from ._results import failure, gather
 from ._runtimes import find_runtimes
 from ._server import Server
-from ._spec import ClusterSpec, Task
 from .errors import ClusterError, PortError, ServerExited, SpecError, StartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
 
     from ._chaos import Chaos
     from ._client import Session
@@ -198,12 +196,7 @@ class LocalCluster(Faults):
     def __enter__(self) -> Self:
         return self.start() if self._open is None else self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        frames: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _check_running(self, verb: str) -> ExitStack:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import _context, _ports
 from ._context import TaskContext
-from ._launch import Launcher, launcher_for, shelter
+from ._launch import Launcher, shelter
+from ._launchers import launcher_for
 from ._logs import TaskLog
 from ._proto.config_pb2 import ConfigProto
 from ._proto.server_pb2 import ServerDef

@@ -64,17 +64,13 @@ def pytest_configure(config: pytest.Config) -> None:
         _ports.configure(options.port_range)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Get ready for clusters as soon as there is a test that uses them."""
-    manager = item.config.pluginmanager
-    if "cluster_config" not in getattr(item, "fixturenames", ()):
-        return
-    if not manager.has_plugin("localcluster-warmup"):
-        from ._plugin.warmup import WarmUp
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Get ready for clusters, if there are tests that use them."""
+    names = (getattr(item, "fixturenames", None) or () for item in session.items)
+    if any("cluster_config" in used for used in names):
+        from ._plugin.warmup import warm_up
 
-        warm_up = WarmUp(item.config)
-        manager.register(warm_up, "localcluster-warmup")
-        warm_up.pytest_itemcollected(item)
+        warm_up(session)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -14,14 +14,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from .._clock import Deadline
-    from .._config import ClusterConfig
     from .._context import TaskContext
     from .._logs import TaskLog
-    from .._runtimes import Runtime
     from .._spec import Task
     from ..errors import StartTimeout
 
-__all__ = ["Entry", "Launcher", "Process", "Serving", "find_launcher", "launcher_for"]
+__all__ = ["Entry", "Launcher", "Process", "Serving", "find_launcher"]
 
 
 class Serving(Protocol):
@@ -139,12 +137,6 @@ class Launcher(Protocol):
 
     def close(self) -> None:
         """End all that the launcher itself runs. Idempotent."""
-
-
-def launcher_for(config: ClusterConfig, runtime: Runtime) -> Launcher:
-    """Return what starts the tasks that ``runtime`` serves in a cluster of ``config``."""
-    preload = dict.fromkeys((*runtime.preload, *config.preload))
-    return find_launcher(config.launcher, tuple(preload), runtime.boot_env)
 
 
 def find_launcher(launcher: Any, preload: tuple[str, ...], boot_env: Mapping[str, str]) -> Launcher:

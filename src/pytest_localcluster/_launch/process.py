@@ -59,6 +59,7 @@ but a task that it is told to suspend may take its time, and the machine may be 
 _Key = tuple[tuple[str, ...], frozenset[tuple[str, str]]]
 _launchers: dict[_Key, ProcessLauncher] = {}
 _launchers_lock = threading.Lock()
+_inherited: list[dict[_Key, ProcessLauncher]] = []
 
 
 def launcher(preload: tuple[str, ...], boot_env: Mapping[str, str]) -> ProcessLauncher:
@@ -66,7 +67,9 @@ def launcher(preload: tuple[str, ...], boot_env: Mapping[str, str]) -> ProcessLa
     key = preload, frozenset(boot_env.items())
     with _launchers_lock:
         if any(known.owner != os.getpid() for known in _launchers.values()):
-            _launchers.clear()  # inherited by a fork; they belong to our parent
+            # Inherited by a fork: they belong to our parent, and must not be finalized here.
+            _inherited.append(dict(_launchers))
+            _launchers.clear()
         if key not in _launchers:
             if not _launchers:
                 atexit.register(shutdown)
@@ -94,11 +97,18 @@ class ProcessLauncher:
         self._numbers = count()
         self._server: subprocess.Popen[bytes] | None = None  # its guard, to be exact
         self._control: socket.socket | None = None
+        self._used = False  # a task was asked of it
+        self._sees: object = None  # what the forkserver's imports were given
 
     def prepare(self) -> None:
-        """Start the forkserver if none runs, and do not wait for it."""
+        """Start the forkserver if none runs, and do not wait for it.
+
+        One that was started ahead, and has no task yet, is replaced if what its imports may depend
+        on has changed since.
+        """
         with self._lock:
-            if self._server is None or self._server.poll() is not None:
+            running = self._server is not None and self._server.poll() is None
+            if not running or (not self._used and self._sees != _surroundings()):
                 self._start()
 
     def launch(self, entry: Entry, log: TaskLog) -> ChildProcess:
@@ -168,6 +178,7 @@ class ProcessLauncher:
                 if self._control is None:
                     raise BrokenPipeError
                 self._send(kind, data, fds, by)
+                self._used |= kind == LAUNCH
                 if not acknowledged:
                     return DONE
                 if not readable(self._control.fileno(), by):
@@ -178,6 +189,7 @@ class ProcessLauncher:
                 if kind == LAUNCH:
                     self._start()
                     self._send(kind, data, fds, by)
+                    self._used = True
                 return DONE
             except TimeoutError:
                 if deadline is not None:
@@ -193,6 +205,7 @@ class ProcessLauncher:
 
     def _start(self) -> None:
         self._close()
+        self._used, self._sees = False, _surroundings()
         self._control, theirs = socket.socketpair()
         # Unlinked from the start, so that no end of this process can leave it behind.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # _close() closes it
@@ -248,7 +261,10 @@ class ProcessLauncher:
         assert self._control is not None
         try:
             self._control.send(REQUEST.pack(END, 0), socket.MSG_DONTWAIT)
+            heard = self._used  # one without a task may still import, and nothing is to be ended
         except OSError:  # it is dead, or has not listened for long
+            heard = False
+        if not heard:
             self._server.terminate()
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)  # a fork of this process may have it open too
@@ -265,3 +281,9 @@ class ProcessLauncher:
     def __repr__(self) -> str:
         pid = self._server.pid if self._server is not None else None
         return f"<ProcessLauncher of {self.owner}: guard pid {pid}>"
+
+
+def _surroundings() -> tuple[list[str], dict[str, str]]:
+    """Return what the imports of a forkserver that starts now may depend on."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return list(sys.path), environ

@@ -31,6 +31,7 @@ _BOOT = (
 )
 _lock = threading.RLock()
 _shelter: _Shelter | None = None
+_inherited: list[_Shelter] = []
 
 
 class _Shelter:
@@ -49,7 +50,9 @@ class _Shelter:
 
 def _own() -> _Shelter:
     global _shelter
-    if _shelter is None or _shelter.owner != os.getpid():  # of the process that forked us
+    if _shelter is None or _shelter.owner != os.getpid():
+        if _shelter is not None:  # of the process that forked us: not to be finalized here
+            _inherited.append(_shelter)
         _shelter = _Shelter()
         atexit.register(shutdown)
     return _shelter
@@ -66,7 +69,7 @@ def start_guard(
     with _lock:
         shelter = _own()
         options = {
-            "path": sys.path,
+            "path": [path for path in sys.path if isinstance(path, str)],  # as imports do
             "owner": shelter.owner,
             "folder": str(shelter.path),
             "control": None if control is None else control.fileno(),

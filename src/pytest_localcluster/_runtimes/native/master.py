@@ -243,9 +243,13 @@ class Master(MasterServiceServicer):
             self._close(session, status_of(AbortedError(why)))
 
     def forget_all(self) -> None:
-        """Drop all sessions, as their other tasks do by themselves: their steps have been ended."""
+        """Drop all sessions, as their other tasks do by themselves; their steps go on."""
         with self._lock:
-            self._sessions = {}
+            sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            for task in session.tasks() - {self.task}:
+                # What was on its way there may have come after that task's own reset.
+                self.threads.run(self.take_back, session, task)
 
     def lost(self, task: Task) -> None:
         """Take everything that was registered on a task for gone."""

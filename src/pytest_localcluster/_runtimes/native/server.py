@@ -139,8 +139,8 @@ class NativeServer:
 
     def reset(self) -> None:
         """Forget all sessions, graphs, steps and variables."""
+        self._master.forget_all()  # first: a step that begins just now sees it, or is ended below
         self._steps.end_all(status_of(AbortedError(f"{self._task} was reset")))
-        self._master.forget_all()
         self._worker.clear()
 
     def forget(self, task: Task) -> None:

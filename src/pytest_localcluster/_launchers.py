@@ -1,0 +1,35 @@
+"""Which launcher starts the tasks of a runtime, and how it gets ready before there are any."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._launch import Launcher, find_launcher
+from ._runtimes import Runtime, find_runtimes
+
+if TYPE_CHECKING:
+    from ._config import ClusterConfig
+
+__all__ = ["launcher_for", "prepare"]
+
+
+def launcher_for(config: ClusterConfig, runtime: Runtime) -> Launcher:
+    """Return what starts the tasks that ``runtime`` serves in a cluster of ``config``."""
+    preload = dict.fromkeys((*runtime.preload, *config.preload))
+    return find_launcher(config.launcher, tuple(preload), runtime.boot_env)
+
+
+def prepare(config: ClusterConfig) -> None:
+    """Have what would start the tasks of such a cluster get ready; do not wait for it.
+
+    A launcher of the user's own is left alone: when it is asked first may matter.
+
+    Raises:
+        SpecError: there can be no such cluster.
+    """
+    if not isinstance(config.launcher, str):
+        return
+    runtimes = find_runtimes(config)
+    for job, count in config.counts().items():
+        if count:
+            launcher_for(config, runtimes[job]).prepare()
