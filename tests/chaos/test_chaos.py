@@ -130,6 +130,10 @@ def test_a_fault_that_cannot_be_undone_is_told(monkeypatch: pytest.MonkeyPatch) 
     def disturb(error: Exception | None) -> None:
         with own.chaos(1, kinds=["kill"], every=0.01) as chaos:
             await_disturbances(chaos, 1)
+            assert poll(lambda: chaos.mark() is None, Deadline(20)), (
+                "later tests are not told of it"
+            )
+            assert "chaos ended here: it does not come up" in str(chaos)
             if error is not None:
                 raise error
 

@@ -169,6 +169,17 @@ def test_what_is_registered_after_its_session_has_ended_is_taken_back(
     assert shared.calls == []
 
 
+def test_what_came_after_a_tasks_own_reset_goes_with_its_masters(cluster: Cluster) -> None:
+    """All tasks of a cluster are reset at once, in any order, while calls are on their way."""
+    session = cluster.session()
+    session.add(const("c", np.ones(1), device=PS0), call("m", np.negative, "c:0", device=W0))
+    cluster.servers[PS0].reset()
+    assert session.run("m:0") == -1
+    assert cluster.servers[PS0]._worker._graphs
+    cluster.servers[W0].reset()
+    assert poll(lambda: not cluster.servers[PS0]._worker._graphs, Deadline(20))
+
+
 def test_a_graph_is_not_kept_for_a_caller_that_has_hung_up(cluster: Cluster) -> None:
     class HungUp:
         def is_active(self) -> bool:

@@ -116,6 +116,7 @@ def test_what_comes_later_is_not_missed(pytester: pytest.Pytester, run: Run) -> 
             folder = tmp_path_factory.mktemp("made")
             (folder / "made_late.py").write_text("import os; COLOUR = os.environ['COLOUR']")
             sys.path.insert(0, str(folder))
+            sys.path.append(folder)  # as imports ignore it, so do we
             os.environ["COLOUR"] = "blue"
         """
     )
