@@ -207,10 +207,12 @@ class Chaos:
             with getattr(cluster, disturbance.kind)(ones, others):
                 yield
 
+    def _in_force(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
     def mark(self) -> int | None:
         """Return what :meth:`since` takes for all that happens from now on; None if it is over."""
-        going_on = self._thread is not None and self._thread.is_alive()
-        return None if self._over.is_set() or not going_on else self._undone
+        return self._undone if self._in_force() else None
 
     def since(self, mark: int) -> str:
         """Say what was in force, or was begun, since a :meth:`mark`."""
@@ -223,6 +225,5 @@ class Chaos:
         return self.since(0)
 
     def __repr__(self) -> str:
-        running = self._thread is not None and self._thread.is_alive()
-        state = "in force" if running else "over" if self._began else "not begun"
+        state = "in force" if self._in_force() else "over" if self._began else "not begun"
         return f"<Chaos of seed {self.seed!r}: {state}, {len(self.happened)} disturbances>"

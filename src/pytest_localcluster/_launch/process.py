@@ -178,7 +178,6 @@ class ProcessLauncher:
                 if self._control is None:
                     raise BrokenPipeError
                 self._send(kind, data, fds, by)
-                self._used |= kind == LAUNCH
                 if not acknowledged:
                     return DONE
                 if not readable(self._control.fileno(), by):
@@ -189,7 +188,6 @@ class ProcessLauncher:
                 if kind == LAUNCH:
                     self._start()
                     self._send(kind, data, fds, by)
-                    self._used = True
                 return DONE
             except TimeoutError:
                 if deadline is not None:
@@ -202,6 +200,7 @@ class ProcessLauncher:
     def _send(self, kind: int, data: bytes, fds: Sequence[int], deadline: Deadline) -> None:
         assert self._control is not None
         send_all(self._control, REQUEST.pack(kind, len(data)) + data, deadline, fds)
+        self._used |= kind == LAUNCH
 
     def _start(self) -> None:
         self._close()

@@ -45,11 +45,11 @@ class _WarmUp:
         self._seen: set[tuple[object, ...]] = set()
 
     def begin(self, items: Iterable[pytest.Item | None]) -> None:
+        from .._launchers import prepare
+
         for item in items:
             # Who asks for what cannot be is told elsewhere; what fails here a start tries again.
             with suppress(Exception):
-                from .._launchers import prepare
-
                 for config in self._configs(item):
                     prepare(config)
 
