@@ -1,14 +1,15 @@
-"""One clock: Deadline and poll. The only file that may sleep."""
+"""One clock: Deadline, Alarm and poll. The only file that may sleep."""
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Deadline", "now", "poll"]
+__all__ = ["Alarm", "Deadline", "now", "poll"]
 
 T = TypeVar("T")
 
@@ -39,6 +40,70 @@ class Deadline:
     def expired(self) -> bool:
         """Tell whether the moment has passed."""
         return self._end is not None and now() >= self._end
+
+
+class Alarm:
+    """Has a function called, in another thread, unless a block ends in time.
+
+    For what waits inside a library that knows no timeout, and can be ended from outside.
+
+    Args:
+        seconds: how long the block may take; None is without end.
+        ring: what is called then; it must neither take its time nor raise.
+
+    Attributes:
+        rang: whether that was so.
+    """
+
+    __slots__ = ("rang", "ring", "when")
+
+    def __init__(self, seconds: float | None, ring: Callable[[], object]) -> None:
+        self.when = None if seconds is None else now() + seconds
+        self.ring = ring
+        self.rang = False
+
+    def __enter__(self) -> Self:
+        if self.when is not None:
+            _bell.add(self, self.when)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.when is not None:
+            _bell.pending.discard(self)
+
+
+class _Bell:
+    """The one thread that rings all alarms; it ends when none was set for a second."""
+
+    def __init__(self) -> None:
+        self.pending: set[Alarm] = set()
+        self._changed = threading.Condition()
+        self._looks: float | None = None  # when it looks again; None is that there is no thread
+
+    def add(self, alarm: Alarm, when: float) -> None:
+        with self._changed:
+            self.pending.add(alarm)
+            if self._looks is None:
+                self._looks = now()
+                threading.Thread(target=self._run, name="alarms", daemon=True).start()
+            elif when < self._looks:
+                self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while self.pending:
+                times = [alarm.when for alarm in list(self.pending) if alarm.when is not None]
+                self._looks = min(now() + 1.0, *times)
+                self._changed.wait(max(0.0, self._looks - now()))
+                for alarm in list(self.pending):
+                    if alarm.when is not None and alarm.when <= now():
+                        self.pending.discard(alarm)
+                        alarm.rang = True
+                        alarm.ring()
+            self._looks = None
+
+
+_bell = _Bell()
 
 
 def poll(check: Callable[[], T], deadline: Deadline, interval: float = 0.002) -> T:

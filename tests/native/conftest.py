@@ -24,10 +24,8 @@ from pytest_localcluster._proto.master_pb2 import (
     RunStepResponse,
     SendTensorRequest,
 )
-from pytest_localcluster._proto.master_pb2_grpc import MasterServiceStub
 from pytest_localcluster._proto.server_pb2 import ServerDef
 from pytest_localcluster._proto.worker_pb2 import RecvTensorRequest
-from pytest_localcluster._proto.worker_pb2_grpc import WorkerServiceStub
 from pytest_localcluster._runtimes import Assignment
 from pytest_localcluster._runtimes.native import RUNTIME
 from pytest_localcluster._runtimes.native.server import NativeServer
@@ -40,6 +38,7 @@ from pytest_localcluster._tensors import (
     value_from_proto,
     value_to_proto,
 )
+from tests.native.stubs import master_stub, worker_stub
 
 TOKEN = "the token of these tests"
 METADATA = token_metadata(TOKEN)
@@ -103,10 +102,10 @@ class Cluster:
         return self._channels[name]
 
     def master(self, name: str = "/job:worker/task:0") -> Any:
-        return MasterServiceStub(self.channel(name))  # type: ignore[no-untyped-call]
+        return master_stub(self.channel(name))
 
     def worker(self, name: str = "/job:worker/task:0") -> Any:
-        return WorkerServiceStub(self.channel(name))  # type: ignore[no-untyped-call]
+        return worker_stub(self.channel(name))
 
     def session(self, name: str = "/job:worker/task:0", **config: Any) -> Session:
         return Session(self, name, ConfigProto(**config) if config else None)

@@ -52,9 +52,12 @@ CPU = "/job:ps/replica:0/task:0/device:CPU:0"
 
 
 def busy_threads(cluster: Cluster) -> int:
-    """Return how many threads of the tasks have work."""
-    pools = [server._threads for server in cluster.servers.values()]
-    return sum(len(pool._members) - pool._idle for pool in pools)
+    """Return how many threads of the tasks have work; to wait for a peer's next request is none."""
+    servers = cluster.servers.values()
+    return sum(
+        len(server._threads._members) - server._threads._idle - server._conversations.idle()
+        for server in servers
+    )
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method[0].rpartition("/")[2])

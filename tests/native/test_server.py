@@ -53,6 +53,7 @@ def invoke(
         (False, False): channel.unary_unary,
         (False, True): channel.unary_stream,
         (True, False): channel.stream_unary,
+        (True, True): channel.stream_stream,
     }
     request: Any = iter([data]) if client_streams else data
     answer = kinds[client_streams, server_streams](name)(request, metadata=metadata, timeout=10)

@@ -14,6 +14,7 @@ from .._context import address_of
 from .._proto.master_pb2_grpc import MasterServiceStub
 from .._proto.worker_pb2 import RecvTensorRequest
 from .._proto.worker_pb2_grpc import WorkerServiceStub
+from .._streams import Streams
 from ..errors import CancelledError, DataLossError, FailedPreconditionError, OpError
 from .failure import from_call
 
@@ -29,12 +30,13 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 class _Line:
     """A channel and its calls; closed when it is given up and nobody is in a call any more."""
 
-    __slots__ = ("channel", "given_up", "master", "users", "worker")
+    __slots__ = ("channel", "given_up", "master", "steps", "users", "worker")
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, metadata: Any) -> None:
         self.channel = _channel.open_channel(address, keepalive=True)
         self.master: Any = MasterServiceStub(self.channel)  # type: ignore[no-untyped-call]
         self.worker: Any = WorkerServiceStub(self.channel)  # type: ignore[no-untyped-call]
+        self.steps = Streams(self.master.RunStep, metadata)
         self.users = 0
         self.given_up = False
 
@@ -100,7 +102,7 @@ class Connection:
         *,
         patience: float = 0.0,
     ) -> Any:
-        """Call the master.
+        """Call the master; its RunStep over a stream that stays open.
 
         Args:
             method: what to call.
@@ -112,7 +114,11 @@ class Connection:
         left = deadline.remaining()
         timeout = None if left is None else left + patience
         with self._calling(deadline, what) as line:
-            answer = getattr(line.master, method)(request, timeout=timeout, metadata=self._metadata)
+            if method == "RunStep":
+                answer = line.steps.call(request, timeout)
+            else:
+                call = getattr(line.master, method)
+                answer = call(request, timeout=timeout, metadata=self._metadata)
         return self._given(answer, what)
 
     def send(self, requests: Iterable[SendTensorRequest], deadline: Deadline, what: str) -> None:
@@ -148,7 +154,7 @@ class Connection:
         with self._lock:
             self.check_open()
             if self._line is None:
-                self._line = _Line(self._address)
+                self._line = _Line(self._address, self._metadata)
             line = self._line
             line.users += 1
         try:

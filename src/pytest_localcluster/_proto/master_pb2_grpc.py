@@ -49,7 +49,7 @@ class MasterServiceStub(object):
                 request_serializer=pytest__localcluster_dot___proto_dot_master__pb2.SendTensorRequest.SerializeToString,
                 response_deserializer=pytest__localcluster_dot___proto_dot_master__pb2.SendTensorResponse.FromString,
                 _registered_method=True)
-        self.RunStep = channel.unary_unary(
+        self.RunStep = channel.stream_stream(
                 '/pytest_localcluster.MasterService/RunStep',
                 request_serializer=pytest__localcluster_dot___proto_dot_master__pb2.RunStepRequest.SerializeToString,
                 response_deserializer=pytest__localcluster_dot___proto_dot_master__pb2.RunStepResponse.FromString,
@@ -94,8 +94,9 @@ class MasterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RunStep(self, request, context):
-        """Runs what the fetches and targets need, once.
+    def RunStep(self, request_iterator, context):
+        """Runs what the fetches and targets need, once for each request: one after the other, so that the stream
+        can stay open from step to step. To hang up is to give up the step that runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,7 +139,7 @@ def add_MasterServiceServicer_to_server(servicer, server):
                     request_deserializer=pytest__localcluster_dot___proto_dot_master__pb2.SendTensorRequest.FromString,
                     response_serializer=pytest__localcluster_dot___proto_dot_master__pb2.SendTensorResponse.SerializeToString,
             ),
-            'RunStep': grpc.unary_unary_rpc_method_handler(
+            'RunStep': grpc.stream_stream_rpc_method_handler(
                     servicer.RunStep,
                     request_deserializer=pytest__localcluster_dot___proto_dot_master__pb2.RunStepRequest.FromString,
                     response_serializer=pytest__localcluster_dot___proto_dot_master__pb2.RunStepResponse.SerializeToString,
@@ -251,7 +252,7 @@ class MasterService(object):
             _registered_method=True)
 
     @staticmethod
-    def RunStep(request,
+    def RunStep(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -261,8 +262,8 @@ class MasterService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/pytest_localcluster.MasterService/RunStep',
             pytest__localcluster_dot___proto_dot_master__pb2.RunStepRequest.SerializeToString,

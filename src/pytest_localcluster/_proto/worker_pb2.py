@@ -26,7 +26,7 @@ from pytest_localcluster._proto import device_pb2 as pytest__localcluster_dot___
 from pytest_localcluster._proto import graph_pb2 as pytest__localcluster_dot___proto_dot_graph__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pytest_localcluster/_proto/worker.proto\x12\x13pytest_localcluster\x1a\'pytest_localcluster/_proto/device.proto\x1a&pytest_localcluster/_proto/graph.proto\"\x12\n\x10GetStatusRequest\"U\n\x11GetStatusResponse\x12@\n\x11\x64\x65vice_attributes\x18\x01 \x03(\x0b\x32%.pytest_localcluster.DeviceAttributes\"\xda\x02\n\x14RegisterGraphRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\x12\x30\n\tgraph_def\x18\x02 \x01(\x0b\x32\x1d.pytest_localcluster.GraphDef\x12\x0c\n\x04send\x18\x03 \x03(\t\x12\r\n\x05\x66\x65tch\x18\x04 \x03(\t\x12\x41\n\x04recv\x18\x05 \x03(\x0b\x32\x33.pytest_localcluster.RegisterGraphRequest.RecvEntry\x12\x11\n\tcontainer\x18\x06 \x01(\t\x12\x1c\n\x14log_device_placement\x18\x07 \x01(\x08\x12\x1c\n\x14\x61llow_soft_placement\x18\x08 \x01(\x08\x12\x0e\n\x06master\x18\t \x01(\t\x12\x0c\n\x04\x66\x65\x65\x64\x18\n \x03(\t\x1a+\n\tRecvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Z\n\x15RegisterGraphResponse\x12\x14\n\x0cgraph_handle\x18\x01 \x01(\t\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x1b.pytest_localcluster.Status\"F\n\x16\x44\x65registerGraphRequest\x12\x14\n\x0cgraph_handle\x18\x01 \x01(\t\x12\x16\n\x0esession_handle\x18\x02 \x01(\t\"\x19\n\x17\x44\x65registerGraphResponse\"g\n\x0fRunGraphRequest\x12\x14\n\x0cgraph_handle\x18\x01 \x01(\t\x12\x0f\n\x07step_id\x18\x02 \x01(\x06\x12-\n\x04\x66\x65\x65\x64\x18\x03 \x03(\x0b\x32\x1f.pytest_localcluster.NamedValue\"\x81\x01\n\x10RunGraphResponse\x12)\n\x05\x66\x65tch\x18\x01 \x03(\x0b\x32\x1a.pytest_localcluster.Value\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x1b.pytest_localcluster.Status\x12\x15\n\runknown_graph\x18\x03 \x01(\x08\"S\n\x13\x43leanupGraphRequest\x12\x0f\n\x07step_id\x18\x01 \x01(\x06\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x1b.pytest_localcluster.Status\"\'\n\x14\x43leanupGraphResponse\x12\x0f\n\x07running\x18\x01 \x03(\t\"1\n\x11RecvTensorRequest\x12\x0f\n\x07step_id\x18\x01 \x01(\x06\x12\x0b\n\x03key\x18\x02 \x01(\t\"l\n\x12PullTensorResponse\x12)\n\x05value\x18\x01 \x01(\x0b\x32\x1a.pytest_localcluster.Value\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x1b.pytest_localcluster.Status\"\x16\n\x14ReadVariablesRequest\"T\n\x15ReadVariablesResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x1f.pytest_localcluster.ValueChunk\"\x13\n\x11\x43leanupAllRequest\"\x14\n\x12\x43leanupAllResponse2\x80\x07\n\rWorkerService\x12Z\n\tGetStatus\x12%.pytest_localcluster.GetStatusRequest\x1a&.pytest_localcluster.GetStatusResponse\x12\x66\n\rRegisterGraph\x12).pytest_localcluster.RegisterGraphRequest\x1a*.pytest_localcluster.RegisterGraphResponse\x12l\n\x0f\x44\x65registerGraph\x12+.pytest_localcluster.DeregisterGraphRequest\x1a,.pytest_localcluster.DeregisterGraphResponse\x12W\n\x08RunGraph\x12$.pytest_localcluster.RunGraphRequest\x1a%.pytest_localcluster.RunGraphResponse\x12\x63\n\x0c\x43leanupGraph\x12(.pytest_localcluster.CleanupGraphRequest\x1a).pytest_localcluster.CleanupGraphResponse\x12]\n\nPullTensor\x12&.pytest_localcluster.RecvTensorRequest\x1a\'.pytest_localcluster.PullTensorResponse\x12W\n\nRecvTensor\x12&.pytest_localcluster.RecvTensorRequest\x1a\x1f.pytest_localcluster.ValueChunk0\x01\x12h\n\rReadVariables\x12).pytest_localcluster.ReadVariablesRequest\x1a*.pytest_localcluster.ReadVariablesResponse0\x01\x12]\n\nCleanupAll\x12&.pytest_localcluster.CleanupAllRequest\x1a\'.pytest_localcluster.CleanupAllResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pytest_localcluster/_proto/worker.proto\x12\x13pytest_localcluster\x1a\'pytest_localcluster/_proto/device.proto\x1a&pytest_localcluster/_proto/graph.proto\"\x12\n\x10GetStatusRequest\"U\n\x11GetStatusResponse\x12@\n\x11\x64\x65vice_attributes\x18\x01 \x03(\x0b\x32%.pytest_localcluster.DeviceAttributes\"\xda\x02\n\x14RegisterGraphRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\x12\x30\n\tgraph_def\x18\x02 \x01(\x0b\x32\x1d.pytest_localcluster.GraphDef\x12\x0c\n\x04send\x18\x03 \x03(\t\x12\r\n\x05\x66\x65tch\x18\x04 \x03(\t\x12\x41\n\x04recv\x18\x05 \x03(\x0b\x32\x33.pytest_localcluster.RegisterGraphRequest.RecvEntry\x12\x11\n\tcontainer\x18\x06 \x01(\t\x12\x1c\n\x14log_device_placement\x18\x07 \x01(\x08\x12\x1c\n\x14\x61llow_soft_placement\x18\x08 \x01(\x08\x12\x0e\n\x06master\x18\t \x01(\t\x12\x0c\n\x04\x66\x65\x65\x64\x18\n \x03(\t\x1a+\n\tRecvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Z\n\x15RegisterGraphResponse\x12\x14\n\x0cgraph_handle\x18\x01 \x01(\t\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x1b.pytest_localcluster.Status\"F\n\x16\x44\x65registerGraphRequest\x12\x14\n\x0cgraph_handle\x18\x01 \x01(\t\x12\x16\n\x0esession_handle\x18\x02 \x01(\t\"\x19\n\x17\x44\x65registerGraphResponse\"{\n\x0fRunGraphRequest\x12\x14\n\x0cgraph_handle\x18\x01 \x01(\t\x12\x0f\n\x07step_id\x18\x02 \x01(\x06\x12-\n\x04\x66\x65\x65\x64\x18\x03 \x03(\x0b\x32\x1f.pytest_localcluster.NamedValue\x12\x12\n\nwait_in_ms\x18\x04 \x01(\x03\"\x81\x01\n\x10RunGraphResponse\x12)\n\x05\x66\x65tch\x18\x01 \x03(\x0b\x32\x1a.pytest_localcluster.Value\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x1b.pytest_localcluster.Status\x12\x15\n\runknown_graph\x18\x03 \x01(\x08\"S\n\x13\x43leanupGraphRequest\x12\x0f\n\x07step_id\x18\x01 \x01(\x06\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x1b.pytest_localcluster.Status\"\'\n\x14\x43leanupGraphResponse\x12\x0f\n\x07running\x18\x01 \x03(\t\"E\n\x11RecvTensorRequest\x12\x0f\n\x07step_id\x18\x01 \x01(\x06\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x12\n\nwait_in_ms\x18\x03 \x01(\x03\"l\n\x12PullTensorResponse\x12)\n\x05value\x18\x01 \x01(\x0b\x32\x1a.pytest_localcluster.Value\x12+\n\x06status\x18\x02 \x01(\x0b\x32\x1b.pytest_localcluster.Status\"\x16\n\x14ReadVariablesRequest\"T\n\x15ReadVariablesResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x1f.pytest_localcluster.ValueChunk\"\x13\n\x11\x43leanupAllRequest\"\x14\n\x12\x43leanupAllResponse2\x88\x07\n\rWorkerService\x12Z\n\tGetStatus\x12%.pytest_localcluster.GetStatusRequest\x1a&.pytest_localcluster.GetStatusResponse\x12\x66\n\rRegisterGraph\x12).pytest_localcluster.RegisterGraphRequest\x1a*.pytest_localcluster.RegisterGraphResponse\x12l\n\x0f\x44\x65registerGraph\x12+.pytest_localcluster.DeregisterGraphRequest\x1a,.pytest_localcluster.DeregisterGraphResponse\x12[\n\x08RunGraph\x12$.pytest_localcluster.RunGraphRequest\x1a%.pytest_localcluster.RunGraphResponse(\x01\x30\x01\x12\x63\n\x0c\x43leanupGraph\x12(.pytest_localcluster.CleanupGraphRequest\x1a).pytest_localcluster.CleanupGraphResponse\x12\x61\n\nPullTensor\x12&.pytest_localcluster.RecvTensorRequest\x1a\'.pytest_localcluster.PullTensorResponse(\x01\x30\x01\x12W\n\nRecvTensor\x12&.pytest_localcluster.RecvTensorRequest\x1a\x1f.pytest_localcluster.ValueChunk0\x01\x12h\n\rReadVariables\x12).pytest_localcluster.ReadVariablesRequest\x1a*.pytest_localcluster.ReadVariablesResponse0\x01\x12]\n\nCleanupAll\x12&.pytest_localcluster.CleanupAllRequest\x1a\'.pytest_localcluster.CleanupAllResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,25 +50,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEREGISTERGRAPHRESPONSE']._serialized_start=765
   _globals['_DEREGISTERGRAPHRESPONSE']._serialized_end=790
   _globals['_RUNGRAPHREQUEST']._serialized_start=792
-  _globals['_RUNGRAPHREQUEST']._serialized_end=895
-  _globals['_RUNGRAPHRESPONSE']._serialized_start=898
-  _globals['_RUNGRAPHRESPONSE']._serialized_end=1027
-  _globals['_CLEANUPGRAPHREQUEST']._serialized_start=1029
-  _globals['_CLEANUPGRAPHREQUEST']._serialized_end=1112
-  _globals['_CLEANUPGRAPHRESPONSE']._serialized_start=1114
-  _globals['_CLEANUPGRAPHRESPONSE']._serialized_end=1153
-  _globals['_RECVTENSORREQUEST']._serialized_start=1155
-  _globals['_RECVTENSORREQUEST']._serialized_end=1204
-  _globals['_PULLTENSORRESPONSE']._serialized_start=1206
-  _globals['_PULLTENSORRESPONSE']._serialized_end=1314
-  _globals['_READVARIABLESREQUEST']._serialized_start=1316
-  _globals['_READVARIABLESREQUEST']._serialized_end=1338
-  _globals['_READVARIABLESRESPONSE']._serialized_start=1340
-  _globals['_READVARIABLESRESPONSE']._serialized_end=1424
-  _globals['_CLEANUPALLREQUEST']._serialized_start=1426
-  _globals['_CLEANUPALLREQUEST']._serialized_end=1445
-  _globals['_CLEANUPALLRESPONSE']._serialized_start=1447
-  _globals['_CLEANUPALLRESPONSE']._serialized_end=1467
-  _globals['_WORKERSERVICE']._serialized_start=1470
-  _globals['_WORKERSERVICE']._serialized_end=2366
+  _globals['_RUNGRAPHREQUEST']._serialized_end=915
+  _globals['_RUNGRAPHRESPONSE']._serialized_start=918
+  _globals['_RUNGRAPHRESPONSE']._serialized_end=1047
+  _globals['_CLEANUPGRAPHREQUEST']._serialized_start=1049
+  _globals['_CLEANUPGRAPHREQUEST']._serialized_end=1132
+  _globals['_CLEANUPGRAPHRESPONSE']._serialized_start=1134
+  _globals['_CLEANUPGRAPHRESPONSE']._serialized_end=1173
+  _globals['_RECVTENSORREQUEST']._serialized_start=1175
+  _globals['_RECVTENSORREQUEST']._serialized_end=1244
+  _globals['_PULLTENSORRESPONSE']._serialized_start=1246
+  _globals['_PULLTENSORRESPONSE']._serialized_end=1354
+  _globals['_READVARIABLESREQUEST']._serialized_start=1356
+  _globals['_READVARIABLESREQUEST']._serialized_end=1378
+  _globals['_READVARIABLESRESPONSE']._serialized_start=1380
+  _globals['_READVARIABLESRESPONSE']._serialized_end=1464
+  _globals['_CLEANUPALLREQUEST']._serialized_start=1466
+  _globals['_CLEANUPALLREQUEST']._serialized_end=1485
+  _globals['_CLEANUPALLRESPONSE']._serialized_start=1487
+  _globals['_CLEANUPALLRESPONSE']._serialized_end=1507
+  _globals['_WORKERSERVICE']._serialized_start=1510
+  _globals['_WORKERSERVICE']._serialized_end=2414
 # @@protoc_insertion_point(module_scope)

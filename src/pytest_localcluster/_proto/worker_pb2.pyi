@@ -70,14 +70,16 @@ class DeregisterGraphResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class RunGraphRequest(_message.Message):
-    __slots__ = ("graph_handle", "step_id", "feed")
+    __slots__ = ("graph_handle", "step_id", "feed", "wait_in_ms")
     GRAPH_HANDLE_FIELD_NUMBER: _ClassVar[int]
     STEP_ID_FIELD_NUMBER: _ClassVar[int]
     FEED_FIELD_NUMBER: _ClassVar[int]
+    WAIT_IN_MS_FIELD_NUMBER: _ClassVar[int]
     graph_handle: str
     step_id: int
     feed: _containers.RepeatedCompositeFieldContainer[_graph_pb2.NamedValue]
-    def __init__(self, graph_handle: _Optional[str] = ..., step_id: _Optional[int] = ..., feed: _Optional[_Iterable[_Union[_graph_pb2.NamedValue, _Mapping]]] = ...) -> None: ...
+    wait_in_ms: int
+    def __init__(self, graph_handle: _Optional[str] = ..., step_id: _Optional[int] = ..., feed: _Optional[_Iterable[_Union[_graph_pb2.NamedValue, _Mapping]]] = ..., wait_in_ms: _Optional[int] = ...) -> None: ...
 
 class RunGraphResponse(_message.Message):
     __slots__ = ("fetch", "status", "unknown_graph")
@@ -104,12 +106,14 @@ class CleanupGraphResponse(_message.Message):
     def __init__(self, running: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecvTensorRequest(_message.Message):
-    __slots__ = ("step_id", "key")
+    __slots__ = ("step_id", "key", "wait_in_ms")
     STEP_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
+    WAIT_IN_MS_FIELD_NUMBER: _ClassVar[int]
     step_id: int
     key: str
-    def __init__(self, step_id: _Optional[int] = ..., key: _Optional[str] = ...) -> None: ...
+    wait_in_ms: int
+    def __init__(self, step_id: _Optional[int] = ..., key: _Optional[str] = ..., wait_in_ms: _Optional[int] = ...) -> None: ...
 
 class PullTensorResponse(_message.Message):
     __slots__ = ("value", "status")

@@ -50,7 +50,7 @@ class WorkerServiceStub(object):
                 request_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.DeregisterGraphRequest.SerializeToString,
                 response_deserializer=pytest__localcluster_dot___proto_dot_worker__pb2.DeregisterGraphResponse.FromString,
                 _registered_method=True)
-        self.RunGraph = channel.unary_unary(
+        self.RunGraph = channel.stream_stream(
                 '/pytest_localcluster.WorkerService/RunGraph',
                 request_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.RunGraphRequest.SerializeToString,
                 response_deserializer=pytest__localcluster_dot___proto_dot_worker__pb2.RunGraphResponse.FromString,
@@ -60,7 +60,7 @@ class WorkerServiceStub(object):
                 request_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.CleanupGraphRequest.SerializeToString,
                 response_deserializer=pytest__localcluster_dot___proto_dot_worker__pb2.CleanupGraphResponse.FromString,
                 _registered_method=True)
-        self.PullTensor = channel.unary_unary(
+        self.PullTensor = channel.stream_stream(
                 '/pytest_localcluster.WorkerService/PullTensor',
                 request_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.RecvTensorRequest.SerializeToString,
                 response_deserializer=pytest__localcluster_dot___proto_dot_worker__pb2.PullTensorResponse.FromString,
@@ -103,8 +103,9 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RunGraph(self, request, context):
-        """Runs one registered part for one step; ends when all of its operations have.
+    def RunGraph(self, request_iterator, context):
+        """Runs one registered part for one step, and answers when all of its operations have; then it is ready for
+        another request. To hang up is to give up the step.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,8 +118,9 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def PullTensor(self, request, context):
-        """Waits for a tensor of a step and sends it, in one message if it is small: how tasks ask each other.
+    def PullTensor(self, request_iterator, context):
+        """Waits for a tensor of a step and sends it, in one message if it is small: how tasks ask each other. Then it is
+        ready for another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,7 +165,7 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     request_deserializer=pytest__localcluster_dot___proto_dot_worker__pb2.DeregisterGraphRequest.FromString,
                     response_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.DeregisterGraphResponse.SerializeToString,
             ),
-            'RunGraph': grpc.unary_unary_rpc_method_handler(
+            'RunGraph': grpc.stream_stream_rpc_method_handler(
                     servicer.RunGraph,
                     request_deserializer=pytest__localcluster_dot___proto_dot_worker__pb2.RunGraphRequest.FromString,
                     response_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.RunGraphResponse.SerializeToString,
@@ -173,7 +175,7 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     request_deserializer=pytest__localcluster_dot___proto_dot_worker__pb2.CleanupGraphRequest.FromString,
                     response_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.CleanupGraphResponse.SerializeToString,
             ),
-            'PullTensor': grpc.unary_unary_rpc_method_handler(
+            'PullTensor': grpc.stream_stream_rpc_method_handler(
                     servicer.PullTensor,
                     request_deserializer=pytest__localcluster_dot___proto_dot_worker__pb2.RecvTensorRequest.FromString,
                     response_serializer=pytest__localcluster_dot___proto_dot_worker__pb2.PullTensorResponse.SerializeToString,
@@ -286,7 +288,7 @@ class WorkerService(object):
             _registered_method=True)
 
     @staticmethod
-    def RunGraph(request,
+    def RunGraph(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -296,8 +298,8 @@ class WorkerService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/pytest_localcluster.WorkerService/RunGraph',
             pytest__localcluster_dot___proto_dot_worker__pb2.RunGraphRequest.SerializeToString,
@@ -340,7 +342,7 @@ class WorkerService(object):
             _registered_method=True)
 
     @staticmethod
-    def PullTensor(request,
+    def PullTensor(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -350,8 +352,8 @@ class WorkerService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/pytest_localcluster.WorkerService/PullTensor',
             pytest__localcluster_dot___proto_dot_worker__pb2.RecvTensorRequest.SerializeToString,

@@ -131,10 +131,11 @@ class Cases:
         """Tell whether it is right that a case may not be answered for ever."""
         if case.endless or case.method.name in ("PullTensor", "RecvTensor"):
             return True
-        if case.method.name != "RunGraph" or not case.requests:
-            return False
+        return case.method.name == "RunGraph" and any(map(self._waits, case.requests))
+
+    def _waits(self, data: bytes) -> bool:
         try:
-            request = RunGraphRequest.FromString(case.requests[0])
+            request = RunGraphRequest.FromString(data)
         except DecodeError:
             return False
         waits = self._graphs.get(request.graph_handle)

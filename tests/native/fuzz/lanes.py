@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -74,8 +74,8 @@ class Lane:
     def call(self, name: str, *messages: Message) -> Any:
         """Call a method with messages that are right; return the answer, or the last of many."""
         requests = [message.SerializeToString() for message in messages]
-        answer = self._invoke(Case(-1, "", METHODS[name], requests), LONG)
-        return METHODS[name].response.FromString(answer)
+        answers = self._invoke(Case(-1, "", METHODS[name], requests), LONG)
+        return METHODS[name].response.FromString(answers[-1])
 
     def _set_up(self, rng: random.Random) -> None:
         """Begin a session and register graphs, as real callers would."""
@@ -114,21 +114,23 @@ class Lane:
     def send(self, case: Case) -> None:
         """Send a case, and note what is wrong with the answer."""
         may_wait = self._cases.may_wait(case)
-        if case.method.name == "RunGraph" and case.requests:
-            with suppress(DecodeError):
-                self.step_ids.add(RunGraphRequest.FromString(case.requests[0]).step_id)
+        if case.method.name == "RunGraph":
+            for data in case.requests:
+                with suppress(DecodeError):
+                    self.step_ids.add(RunGraphRequest.FromString(data).step_id)
         try:
-            answer = self._invoke(case, SHORT if may_wait else LONG)
+            answers = self._invoke(case, SHORT if may_wait else LONG)
         except grpc.RpcError as error:
             code, details = error.code(), error.details() or ""
             self._count(case, code.name)
             self._judge_error(case, code, details, may_wait)
         else:
             self._count(case, "OK")
-            if case.method.name in _WITH_STATUS and answer:
-                self._judge_answer(case, case.method.response.FromString(answer))
+            if case.method.name in _WITH_STATUS:
+                for answer in answers:
+                    self._judge_answer(case, case.method.response.FromString(answer))
 
-    def _invoke(self, case: Case, timeout: float) -> bytes:
+    def _invoke(self, case: Case, timeout: float) -> list[bytes]:
         method = case.method
         over = threading.Event()
         streams_in = method.streams_in or case.odd
@@ -142,15 +144,15 @@ class Lane:
                 answers = call(request, metadata=self._metadata, timeout=timeout)
                 if case.hang_up:
                     answers.cancel()
-                return bytes((deque(answers, maxlen=1) or [b""])[-1])
+                return [bytes(answer) for answer in answers]
             if case.hang_up:
                 future = call.future(request, metadata=self._metadata, timeout=timeout)
                 future.cancel()
                 try:
-                    return bytes(future.result())
+                    return [bytes(future.result())]
                 except grpc.FutureCancelledError:
-                    return b""
-            return bytes(call(request, metadata=self._metadata, timeout=timeout))
+                    return []
+            return [bytes(call(request, metadata=self._metadata, timeout=timeout))]
         finally:
             over.set()
 

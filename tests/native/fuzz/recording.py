@@ -96,6 +96,7 @@ class _Recorder(
     grpc.UnaryUnaryClientInterceptor,  # type: ignore[misc]  # grpc has no types
     grpc.UnaryStreamClientInterceptor,  # type: ignore[misc]
     grpc.StreamUnaryClientInterceptor,  # type: ignore[misc]
+    grpc.StreamStreamClientInterceptor,  # type: ignore[misc]
 ):
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -130,6 +131,16 @@ class _Recorder(
         def noted() -> Iterator[Message]:
             for request in requests:
                 messages.append(copied(request))
+                yield request
+
+        return continuation(details, noted())
+
+    def intercept_stream_stream(
+        self, continuation: Callable[..., Any], details: Any, requests: Iterator[Message]
+    ) -> Any:
+        def noted() -> Iterator[Message]:
+            for request in requests:  # each is answered by itself, and is a call of its own here
+                self._note(details).append(copied(request))
                 yield request
 
         return continuation(details, noted())

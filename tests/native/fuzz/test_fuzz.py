@@ -61,6 +61,7 @@ def holdings() -> dict[str, int]:
     gc.collect()
     with server._threads._lock:
         busy = len(server._threads._members) - server._threads._idle
+    busy -= server._conversations.idle()  # the other tasks keep their streams
     return {
         "steps": len(server._steps),
         "operations": len(server._site.running),

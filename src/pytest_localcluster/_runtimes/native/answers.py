@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import grpc
 
 from ...errors import InternalError, InvalidArgumentError, OpError, ResourceExhaustedError
+from .conversations import Conversations
 from .statuses import StepFailed, code_of, status_of
 
 __all__ = ["Answers"]
@@ -25,19 +26,29 @@ _log = logging.getLogger(__name__)
 class Answers:
     """Registers services on a server, with this around each of their methods.
 
+    A method that takes a stream and gives one answers request by request: it is written as one that
+    takes a request and returns the answer.
+
     Args:
         server: the server.
+
+    Attributes:
+        conversations: the streams of such methods that are open.
     """
 
     def __init__(self, server: grpc.Server) -> None:
         self._server = server
+        self.conversations = Conversations()
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """Do nothing: generated code registers the same methods by the other way too."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Register the methods of a service."""
-        ours = {name: _answering(f"{service}/{name}", handlers[name]) for name in handlers}
+        ours = {
+            name: _answering(f"{service}/{name}", handlers[name], self.conversations)
+            for name in handlers
+        }
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(service, ours),)
         )
@@ -48,7 +59,7 @@ class _Damaged:
     """Stands for a request that could not be read."""
 
 
-def _answering(method: str, handler: Any) -> Any:
+def _answering(method: str, handler: Any, conversations: Conversations) -> Any:
     requests = "stream" if handler.request_streaming else "unary"
     responses = "stream" if handler.response_streaming else "unary"
     behaviour = getattr(handler, f"{requests}_{responses}")
@@ -67,7 +78,10 @@ def _answering(method: str, handler: Any) -> Any:
                 request = _whole(method, request)
             elif request is _Damaged:
                 raise _unreadable(method)
-            result = behaviour(request, context, *more)
+            if handler.request_streaming and handler.response_streaming:
+                result: Any = conversations.begin(context).answers(request, behaviour)
+            else:
+                result = behaviour(request, context, *more)
         except Exception as error:
             _refuse(method, context, error)
         return _all_of(method, context, result) if handler.response_streaming and result else result

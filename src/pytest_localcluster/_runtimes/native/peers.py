@@ -10,6 +10,7 @@ import grpc
 from ..._channel import open_channel, token_metadata
 from ..._proto.worker_pb2 import RecvTensorRequest
 from ..._proto.worker_pb2_grpc import WorkerServiceStub
+from ..._streams import Streams
 from ..._tensors import value_from_chunks, value_from_proto
 from ...errors import DataLossError, InvalidArgumentError, OpError, UnavailableError
 from .statuses import StepFailed, error_of
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
     from ..._spec import ClusterSpec
 
 __all__ = ["Peers"]
+
+
+class _Line:
+    """A channel to one task, and what is called over it: what each step calls, over streams."""
+
+    def __init__(self, address: str, metadata: Any) -> None:
+        self.channel = open_channel(address, keepalive=True)
+        self.stub: Any = WorkerServiceStub(self.channel)  # type: ignore[no-untyped-call]
+        self.streams = {
+            name: Streams(getattr(self.stub, name), metadata) for name in ("RunGraph", "PullTensor")
+        }
 
 
 class Peers:
@@ -39,7 +51,7 @@ class Peers:
         self._names = {address: name for name, address in self._addresses.items()}
         self._metadata = token_metadata(token)
         self._lock = threading.Lock()
-        self._open: dict[str, tuple[grpc.Channel, Any]] = {}
+        self._open: dict[str, _Line] = {}
         self._closed = False
 
     def call(self, address: str, method: str, request: Any, timeout: float | None = None) -> Any:
@@ -49,11 +61,17 @@ class Peers:
             OpError: the call failed; UnavailableError means that nobody answers there, and a new
                 connection is made with the next call.
         """
-        channel, stub = self._stub(address)
+        line = self._line(address)
         try:
-            answer = getattr(stub, method)(request, timeout=timeout, metadata=self._metadata)
+            streams = line.streams.get(method)
+            if streams is None:
+                call = getattr(line.stub, method)
+                answer = call(request, timeout=timeout, metadata=self._metadata)
+            else:
+                request.wait_in_ms = 0 if timeout is None else max(1, int(timeout * 1000))
+                answer = streams.call(request, timeout)
         except (grpc.RpcError, ValueError) as error:
-            raise self._failed(address, channel, error) from None
+            raise self._failed(address, line, error) from None
         if answer is None:  # what gRPC makes of a call that ended well and brought no message
             raise DataLossError(f"{self.name(address)} ended {method} without an answer")
         return answer
@@ -79,13 +97,13 @@ class Peers:
         Raises:
             OpError: the call failed.
         """
-        channel, stub = self._stub(address)
+        line = self._line(address)
         request = RecvTensorRequest(step_id=step_id, key=key)
         try:
-            stream = stub.RecvTensor(request, timeout=timeout, metadata=self._metadata)
+            stream = line.stub.RecvTensor(request, timeout=timeout, metadata=self._metadata)
             return value_from_chunks(stream)
         except (grpc.RpcError, ValueError) as error:
-            raise self._failed(address, channel, error) from None
+            raise self._failed(address, line, error) from None
 
     def find(self, name: str) -> str:
         """Return the address of the task of that name, which each task may see at another one.
@@ -105,20 +123,20 @@ class Peers:
     def forget(self, address: str) -> None:
         """Close the connection to ``address``; the next call makes a new one."""
         with self._lock:
-            channel, _ = self._open.pop(address, (None, None))
-        if channel is not None:
-            channel.close()
+            line = self._open.pop(address, None)
+        if line is not None:
+            line.channel.close()
 
     def close(self) -> None:
         """Close all connections; calls that are under way fail."""
         with self._lock:
             self._closed = True
-            channels = [channel for channel, _ in self._open.values()]
+            lines = list(self._open.values())
             self._open.clear()
-        for channel in channels:
-            channel.close()
+        for line in lines:
+            line.channel.close()
 
-    def _stub(self, address: str) -> tuple[grpc.Channel, Any]:
+    def _line(self, address: str) -> _Line:
         found = self._open.get(address)
         if found is None:
             with self._lock:
@@ -128,20 +146,17 @@ class Peers:
                     )
                 found = self._open.get(address)
                 if found is None:
-                    channel = open_channel(address, keepalive=True)
-                    stub: Any = WorkerServiceStub(channel)  # type: ignore[no-untyped-call]
-                    found = self._open[address] = channel, stub
+                    found = self._open[address] = _Line(address, self._metadata)
         return found
 
-    def _failed(self, address: str, channel: grpc.Channel, error: Any) -> OpError:
+    def _failed(self, address: str, line: _Line, error: Any) -> OpError:
         failure = error_of(error, self.name(address))
         if isinstance(failure, UnavailableError):
             # A new channel has no back-off: the task is reached as soon as it is back.
             with self._lock:
-                found = self._open.get(address)
-                current = found is not None and found[0] is channel
+                current = self._open.get(address) is line
                 if current:
                     del self._open[address]
             if current:
-                channel.close()
+                line.channel.close()
         return failure

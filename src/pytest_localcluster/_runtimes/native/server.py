@@ -95,6 +95,7 @@ class NativeServer:
     def _start(self, token: str) -> grpc.Server:
         server = make_server(self._threads, [TokenInterceptor(token, self._address, _REMEDY)])
         answers = Answers(server)
+        self._conversations = answers.conversations
         add_MasterServiceServicer_to_server(self._master, answers)  # type: ignore[no-untyped-call]
         add_WorkerServiceServicer_to_server(self._worker, answers)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), answers)
@@ -119,6 +120,7 @@ class NativeServer:
         for server in list(_serving):
             server._peers.forget(self._address)
         self._peers.close()
+        self._conversations.end()
         self._server.stop(_GRACE).wait(_PATIENCE)
         self._threads.shutdown(wait=False)
         if not self._threads.join(Deadline(_PATIENCE)):
