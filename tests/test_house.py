@@ -33,6 +33,7 @@ FLOORS = {
     "_tensors": 1,
     "_graph": 1,
     "_channel": 1,
+    "_direct": 1,
     "_streams": 1,
     "_links": 1,
     "_client": 2,

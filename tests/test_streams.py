@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 
+from pytest_localcluster import _streams
 from pytest_localcluster._channel import open_channel
 from pytest_localcluster._clock import Deadline, poll
+from pytest_localcluster._direct import open_directly
 from pytest_localcluster._proto.graph_pb2 import Status
 from pytest_localcluster._streams import Streams
 
@@ -66,8 +70,12 @@ def channel(served: Served) -> Iterator[grpc.Channel]:
         yield channel
 
 
-@pytest.fixture
-def streams(channel: grpc.Channel) -> Streams:
+@pytest.fixture(params=["direct", "as gRPC has them"])
+def streams(
+    channel: grpc.Channel, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Streams:
+    if request.param != "direct":
+        monkeypatch.setattr(_streams, "open_directly", lambda *_: None)
     method = channel.stream_stream(
         "/test/Talk",
         request_serializer=Status.SerializeToString,
@@ -141,6 +149,36 @@ def test_a_stream_that_ended_meanwhile_is_not_used(streams: Streams, served: Ser
     assert len(served.opened) == 2
 
 
+def test_interrupted(streams: Streams, served: Served) -> None:
+    given_up = threading.Event()
+
+    def interrupt(request: Status, context: grpc.ServicerContext) -> Status:
+        assert context.add_callback(given_up.set)
+        signal.raise_signal(signal.SIGINT)  # to the main thread, which waits for this
+        assert given_up.wait(20)
+        return request
+
+    streams.call(Status())
+    served.answer = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        streams.call(Status())
+    assert given_up.wait(20)
+    served.answer = lambda request, _: request
+    assert streams.call(Status(code=1)).code == 1
+
+
+def test_another_grpc(channel: grpc.Channel) -> None:
+    """Where gRPC is not as it is today, streams are made in its own way."""
+    assert open_directly(SimpleNamespace(_channel=SimpleNamespace(segregated_call=len)), ()) is None
+    intercepted = grpc.intercept_channel(channel, _Nothing())
+    assert open_directly(intercepted.stream_stream("/test/Talk"), ()) is None
+
+
+class _Nothing(grpc.StreamStreamClientInterceptor):  # type: ignore[misc]  # grpc has no types
+    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return continuation(details, requests)
+
+
 def test_what_was_large_does_not_stay(streams: Streams, served: Served) -> None:
     assert len(streams.call(Status(message="x" * 2_000_000)).message) == 2_000_000
     assert poll(lambda: served.open() == 0, Deadline(20))
@@ -148,15 +186,16 @@ def test_what_was_large_does_not_stay(streams: Streams, served: Served) -> None:
 
 
 def test_an_end_without_an_answer(served: Served, channel: grpc.Channel) -> None:
-    method = channel.stream_stream("/test/Nothing")
+    method = channel.stream_stream("/test/Nothing", Status.SerializeToString, Status.FromString)
     with pytest.raises(grpc.RpcError) as caught:
-        Streams(method, ()).call(b"")
+        Streams(method, ()).call(Status())
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_closed_channel(streams: Streams, channel: grpc.Channel) -> None:
     before = threading.active_count()
     streams.call(Status())
+    streams.close()
     channel.close()
     with pytest.raises(ValueError, match="[Cc]losed"):
         streams.call(Status())

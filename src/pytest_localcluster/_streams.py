@@ -4,22 +4,27 @@ Of a small call over gRPC most goes into making the call. So each thread that ca
 that is idle, or opens one, sends its request, waits for the answer, and leaves the stream to the
 next. What goes wrong ends the stream, with the code and the words that a call of its own would
 have; the next call opens another one.
+
+A stream is driven by the thread that calls, where gRPC lets us, and otherwise by gRPC's own.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from ._clock import Alarm
+from ._direct import CallFailed, DirectStream, open_directly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Streams"]
 
-_KEEP = 32  # idle streams, each with a thread on either side
+_KEEP = 32  # idle streams, each with a thread on the other side
 _LARGE = 1 << 18  # bytes of a call after which a stream is not kept
 
 
@@ -34,7 +39,8 @@ class Streams:
     def __init__(self, method: Any, metadata: Any) -> None:
         self._method = method
         self._metadata = metadata
-        self._idle: deque[_Stream] = deque()  # its methods are atomic
+        self._idle: deque[DirectStream | _Stream] = deque()  # its methods are atomic
+        self._closed = False
 
     def call(self, request: Any, timeout: float | None = None) -> Any:
         """Return the answer to a request; None if the call ended well and brought none.
@@ -48,22 +54,29 @@ class Streams:
             ValueError: the channel is closed.
         """
         stream = self._take()
+        alarm = Alarm(timeout, stream.give_up)
         try:
-            answer = stream.exchange(request, timeout)
-        except BaseException:
-            stream.cancel()  # the other side shall not go on for nobody
+            with alarm:
+                answer = stream.exchange(request)
+        except BaseException as error:
+            stream.close()  # the other side shall not go on for nobody
+            if alarm.rang and isinstance(error, grpc.RpcError):
+                message = "Deadline Exceeded"
+                raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, message) from None
             raise
-        if answer is not None:
-            # gRPC holds the last message of a stream until there is another one.
-            if request.ByteSize() + answer.ByteSize() > _LARGE:
-                stream.close()
-            else:
-                self._idle.append(stream)
-                if len(self._idle) > _KEEP:
-                    self._idle.popleft().close()
+        # gRPC holds the last message of a stream until there is another one.
+        if answer is None or request.ByteSize() + answer.ByteSize() > _LARGE:
+            stream.close()
+        else:
+            self._leave(stream)
         return answer
 
-    def _take(self) -> _Stream:
+    def close(self) -> None:
+        """End the streams that nobody uses; the others end with their calls. Idempotent."""
+        self._closed = True
+        self._keep(0)
+
+    def _take(self) -> DirectStream | _Stream:
         while self._idle:
             try:
                 stream = self._idle.pop()
@@ -71,11 +84,22 @@ class Streams:
                 break
             if stream.is_open():
                 return stream
-        return _Stream(self._method, self._metadata)
+        return open_directly(self._method, self._metadata) or _Stream(self._method, self._metadata)
+
+    def _leave(self, stream: DirectStream | _Stream) -> None:
+        self._idle.append(stream)
+        self._keep(0 if self._closed else _KEEP)
+
+    def _keep(self, most: int) -> None:
+        while len(self._idle) > most:
+            try:
+                self._idle.popleft().close()
+            except IndexError:
+                return
 
 
 class _Stream:
-    """One stream, for one call at a time."""
+    """One stream in gRPC's own way, for one call at a time."""
 
     def __init__(self, method: Any, metadata: Any) -> None:
         requests: SimpleQueue[Any] = SimpleQueue()
@@ -84,34 +108,17 @@ class _Stream:
         # Whatever ends it: gRPC's thread that waits for the next request is to end too.
         self._answers.add_done_callback(lambda _: requests.put(None))
 
-    def exchange(self, request: Any, timeout: float | None) -> Any:
+    def exchange(self, request: Any) -> Any:
         self._requests.put(request)
-        try:
-            with Alarm(timeout, self._answers.cancel) as alarm:
-                return next(self._answers, None)
-        except grpc.RpcError:
-            if alarm.rang:
-                raise _Late from None
-            raise
+        return next(self._answers, None)
 
     def is_open(self) -> bool:
         return bool(self._answers.is_active())
 
-    def cancel(self) -> None:
+    def give_up(self) -> None:
         self._answers.cancel()
 
-    def close(self) -> None:
-        self._requests.put(None)
-
-
-class _Late(grpc.RpcError):  # type: ignore[misc]  # grpc has no types
-    """What gRPC raises of a call that has a deadline of its own."""
-
-    def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.DEADLINE_EXCEEDED
-
-    def details(self) -> str:
-        return "Deadline Exceeded"
+    close = give_up
 
 
 def _until_none(requests: SimpleQueue[Any]) -> Iterator[Any]:

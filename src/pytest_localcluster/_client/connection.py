@@ -40,6 +40,10 @@ class _Line:
         self.users = 0
         self.given_up = False
 
+    def close(self) -> None:
+        self.steps.close()
+        self.channel.close()
+
 
 class Connection:
     """Calls a master, from any number of threads.
@@ -77,7 +81,7 @@ class Connection:
             line = self._line
             idle = line is not None and self._give_up(line)
         if line is not None and idle:
-            line.channel.close()
+            line.close()
 
     def disconnect(self) -> None:
         """Close it because its task is stopped for good."""
@@ -90,7 +94,7 @@ class Connection:
                 self._closed = why
             line, self._line = self._line, None
         if line is not None:
-            line.channel.close()
+            line.close()
         _channel.unregister(self._address, self)
 
     def call(
@@ -174,7 +178,7 @@ class Connection:
                 line.users -= 1
                 last = line.given_up and not line.users
             if last:
-                line.channel.close()
+                line.close()
 
     def _give_up(self, line: _Line) -> bool:
         """Let nobody else use a channel, and tell whether nobody does; needs the lock."""

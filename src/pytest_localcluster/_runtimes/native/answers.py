@@ -79,7 +79,7 @@ def _answering(method: str, handler: Any, conversations: Conversations) -> Any:
             elif request is _Damaged:
                 raise _unreadable(method)
             if handler.request_streaming and handler.response_streaming:
-                result: Any = conversations.begin(context).answers(request, behaviour)
+                result: Any = conversations.hold(context, request, behaviour)
             else:
                 result = behaviour(request, context, *more)
         except Exception as error:

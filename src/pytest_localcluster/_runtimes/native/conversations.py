@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from ..._clock import Deadline
 
@@ -87,13 +86,21 @@ class Conversations:
     """Those of one server that are open."""
 
     def __init__(self) -> None:
-        self._open: WeakSet[Conversation] = WeakSet()
+        self._open: set[Conversation] = set()
 
-    def begin(self, context: grpc.ServicerContext) -> Conversation:
-        """Return the conversation of a stream."""
+    def hold(
+        self,
+        context: grpc.ServicerContext,
+        requests: Iterator[Any],
+        behave: Callable[[Any, Conversation], Any],
+    ) -> Iterator[Any]:
+        """Yield what ``behave`` gives to each request of a stream."""
         conversation = Conversation(context)
         self._open.add(conversation)
-        return conversation
+        try:
+            yield from conversation.answers(requests, behave)
+        finally:
+            self._open.discard(conversation)
 
     def idle(self) -> int:
         """Return how many wait for their next request."""

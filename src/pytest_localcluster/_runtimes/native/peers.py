@@ -31,6 +31,11 @@ class _Line:
             name: Streams(getattr(self.stub, name), metadata) for name in ("RunGraph", "PullTensor")
         }
 
+    def close(self) -> None:
+        for streams in self.streams.values():
+            streams.close()
+        self.channel.close()
+
 
 class Peers:
     """Calls to other tasks.
@@ -125,7 +130,7 @@ class Peers:
         with self._lock:
             line = self._open.pop(address, None)
         if line is not None:
-            line.channel.close()
+            line.close()
 
     def close(self) -> None:
         """Close all connections; calls that are under way fail."""
@@ -134,7 +139,7 @@ class Peers:
             lines = list(self._open.values())
             self._open.clear()
         for line in lines:
-            line.channel.close()
+            line.close()
 
     def _line(self, address: str) -> _Line:
         found = self._open.get(address)
@@ -158,5 +163,5 @@ class Peers:
                 if current:
                     del self._open[address]
             if current:
-                line.channel.close()
+                line.close()
         return failure
