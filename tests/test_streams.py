@@ -121,6 +121,17 @@ def test_a_failure_ends_its_stream_alone(streams: Streams, served: Served) -> No
     assert streams.call(Status(code=1)).code == 1
 
 
+def test_an_end_by_the_server_is_that_it_is_gone(streams: Streams, served: Served) -> None:
+    def end(request: Status, context: grpc.ServicerContext) -> Status:
+        context.cancel()
+        return request
+
+    served.answer = end
+    with pytest.raises(grpc.RpcError) as caught:
+        streams.call(Status())
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 def test_what_is_late_is_given_up(streams: Streams, served: Served) -> None:
     given_up = threading.Event()
 

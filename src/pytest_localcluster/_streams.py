@@ -27,6 +27,8 @@ __all__ = ["Streams"]
 _KEEP = 32  # idle streams, each with a thread on the other side
 _LARGE = 1 << 18  # bytes of a call after which a stream is not kept
 
+_LATE, _GONE = grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE
+
 
 class Streams:
     """Calls of one method of a server, from any number of threads.
@@ -50,7 +52,8 @@ class Streams:
             timeout: how many seconds to wait.
 
         Raises:
-            grpc.RpcError: the call failed; DEADLINE_EXCEEDED is that it took too long.
+            grpc.RpcError: the call failed; DEADLINE_EXCEEDED is that it took too long, UNAVAILABLE
+                also that the server has stopped.
             ValueError: the channel is closed.
         """
         stream = self._take()
@@ -60,9 +63,11 @@ class Streams:
                 answer = stream.exchange(request)
         except BaseException as error:
             stream.close()  # the other side shall not go on for nobody
-            if alarm.rang and isinstance(error, grpc.RpcError):
-                message = "Deadline Exceeded"
-                raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, message) from None
+            if isinstance(error, grpc.RpcError) and error.code() is grpc.StatusCode.CANCELLED:
+                if alarm.rang:
+                    raise CallFailed(_LATE, "Deadline Exceeded") from None
+                if not self._closed:  # then nobody here has cancelled it
+                    raise CallFailed(_GONE, "the server has ended the stream") from None
             raise
         # gRPC holds the last message of a stream until there is another one.
         if answer is None or request.ByteSize() + answer.ByteSize() > _LARGE:
