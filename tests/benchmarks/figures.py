@@ -43,9 +43,12 @@ class Figures:
         if curve.who == "ours":
             self.rows.append(Row(curve.what, power, "power", budget=STEEPEST))
         else:
-            # Ours in processes and in threads are both compared with it, whatever it has.
-            for row in {curve.what, *(row.what for row in self.rows if _same(row, curve))}:
-                self.peers.setdefault(curve.who, {}).setdefault(row, (power, 1))
+            found = self.peers.setdefault(curve.who, {})
+            found[curve.what] = power, 1
+            # Ours in processes and in threads are both compared with the only one that it may have.
+            for row in self.rows:
+                if _same(row, curve):
+                    found.setdefault(row.what, (power, 1))
 
     def lines(self) -> list[dict[str, str]]:
         """Return the lines of the table, each by column."""

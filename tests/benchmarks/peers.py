@@ -6,6 +6,7 @@ but what lies next door. All times are after the import, which a suite pays once
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -60,11 +61,13 @@ def concurrent(tf: Any, targets: list[str], number: int) -> list[Callable[[], ob
 
 
 def hundred(tf: Any) -> list[float]:
-    """Return the seconds of 110 starts in one process, or of as many as there is time for."""
+    """Return the seconds of 110 starts in one process, if there is time for them."""
     start, began = Stopwatch(), time.monotonic()
     while len(start.seconds) < 110 and time.monotonic() - began < 120:
         with start.lap():
             tf.test.create_local_cluster(num_workers=2, num_ps=2)
+    if len(start.seconds) < 110:
+        raise TimeoutError(f"only {len(start.seconds)} starts in two minutes")
     return start.seconds
 
 
@@ -73,9 +76,10 @@ def tensorflow(repeat: int) -> dict[str, Figure]:
     tf, v1 = import_tensorflow()
     found: dict[str, Figure] = {}
     # Before anything else: only a process that has not used TensorFlow can be forked.
-    seconds = in_a_fork(partial(hundred, tf))
-    if len(seconds) == 110:
-        drift = statistics.median(seconds[89:]) / statistics.median(seconds[1:20])
+    # It aborts where a process has no room for so many servers; then there is no such figure.
+    with contextlib.suppress(RuntimeError):
+        seconds = in_a_fork(partial(hundred, tf))
+        drift = statistics.median(seconds[89:110]) / statistics.median(seconds[1:20])
         found["starts 90-110 to starts 2-20, thread"] = drift, 20
 
     start, first = Stopwatch(), Stopwatch()
