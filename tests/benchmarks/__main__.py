@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from . import clusters, early, links, machine, scale, suites
 from ._host import host
 from ._measure import Row
 from .figures import NAMES, Figures, curve_of
+from .page import write
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = ("tensorflow", "torch")
@@ -138,8 +140,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--write", type=Path, help="write this page, its plots and its figures")
     options = parser.parse_args()
-    if options.write:
-        from .page import write  # not after an hour
+    if options.write and find_spec("matplotlib") is None:
+        parser.error("--write draws plots with matplotlib: `make bench-docs` installs it")
     # Our own code is this clone's, whatever the peers' interpreter has installed.
     os.environ["PYTHONPATH"] = str(ROOT / "src")
     peers = [str(Path(options.peers).absolute())] if Path(options.peers).is_file() else []
