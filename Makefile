@@ -24,6 +24,7 @@ OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo
 NEED_EXTRAS := %/any_program/ %/tensorflow/ %/torch_all_reduce/
 ALL_PYTHON ?= $(OLDEST_PYTHON)
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 SECONDS ?= 600
 WORKERS ?= 4
 CASES ?= 200000
@@ -36,7 +37,7 @@ make_venv = $(1) -m venv $(2) 2>/dev/null || { $(1) -m venv --clear --without-pi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-oldest fuzz examples lint format types docs wheel protos bench bench-peers kill-moments clean
+.PHONY: help demo test test-all test-oldest fuzz examples lint format types docs wheel protos bench bench-peers bench-docs bench-page kill-moments clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,7 +49,7 @@ test: $(VENV)/.installed-test $(PROTOS_VENV)/.installed ## everything that needs
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # torch asks a name server who 127.0.0.1 is, at each connection: one that is silent is not worth 10 s.
-test-all bench bench-peers: export RES_OPTIONS := timeout:1 attempts:1
+test-all bench bench-peers bench-docs: export RES_OPTIONS := timeout:1 attempts:1
 
 test-all: $(ALL_VENV)/.installed ## install every extra, and run what `make test` leaves out
 	tools/need-redis.sh
@@ -90,9 +91,16 @@ protos: $(PROTOS_VENV)/.installed ## generate the code of every .proto, the pack
 
 # Without bytecode an import costs three times what a user's does.
 bench: $(VENV)/.installed-test ## measure; peers too, where `make bench-peers` has been
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.benchmarks --peers $(PEERS_VENV)/bin/python
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.benchmarks --peers $(PEERS_VENV)/bin/python $(BENCH_ARGS)
 
 bench-peers: $(PEERS_VENV)/.installed bench ## install TensorFlow, Dask, Ray and torch, and measure beside them
+
+bench-docs: $(PEERS_VENV)/.installed $(VENV)/.installed-bench ## the same, and write docs/benchmarks.md of it
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.benchmarks --peers $(PEERS_VENV)/bin/python \
+		--write docs/benchmarks.md $(BENCH_ARGS)
+
+bench-page: $(VENV)/.installed-bench ## draw docs/benchmarks.md and its plots again, from the last figures
+	$(BIN)/python -m tests.benchmarks.page
 
 kill-moments: $(VENV)/.installed-test ## kill pytest at 100 random moments, and see who is left
 	$(BIN)/python -m tests.survivors.moments

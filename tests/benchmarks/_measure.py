@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gc
-import resource
+import json
+import os
 import statistics
-import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+# What a peer's figure is: a median, and of how many laps.
+Figure = tuple[float, int]
 
 
 @dataclass(frozen=True)
@@ -20,11 +25,13 @@ class Row:
     Attributes:
         what: what was measured; peers use the same words for what compares.
         value: the median, in ``unit``.
-        unit: ``ms``, ``us``, ``MiB``, ``GiB/s`` or ``tests/s``.
+        unit: ``ms``, ``us``, ``MiB``, ``GiB/s``, ``tests/s``, ``steps/s``, ``x`` (a ratio) or
+            ``power`` (of a size: 1 is a cost that grows as the size does).
         budget: what the design allows, in ``unit``; None if it says nothing.
         at_least: whether the budget is a floor (a rate) and not a ceiling (a cost).
         ratio: the budget as a share of what a peer needs for the same.
         against: the peer that ``ratio`` means.
+        laps: how many measurements ``value`` is the median of.
     """
 
     what: str
@@ -34,6 +41,7 @@ class Row:
     at_least: bool = False
     ratio: float | None = None
     against: str = "tensorflow"
+    laps: int = 1
 
     def beside(self, peer: float | None) -> Row:
         """Return the row, its budget worked out from the peer's figure if it is a ratio."""
@@ -42,10 +50,10 @@ class Row:
         return replace(self, budget=self.ratio * peer)
 
     @property
-    def within(self) -> bool:
-        """Tell whether the budget is kept; so it is where there is none."""
+    def met(self) -> bool | None:
+        """Tell whether the budget is kept; None where there is none, or no peer to tell it."""
         if self.budget is None:
-            return True
+            return None
         return self.value >= self.budget if self.at_least else self.value <= self.budget
 
 
@@ -66,28 +74,79 @@ class Stopwatch:
     def median(self) -> float:
         return statistics.median(self.seconds) * 1000
 
+    @property
+    def figure(self) -> Figure:
+        return self.median, len(self.seconds)
 
-def per_call(call: Callable[[], object], repeat: int) -> float:
-    """Return the median milliseconds of ``call`` when called over and over, after a warm-up."""
-    for _ in range(max(3, repeat // 10)):
-        call()
+    def row(self, what: str, **fields: Any) -> Row:
+        """Return the row of the median."""
+        return Row(what, self.median, laps=len(self.seconds), **fields)
+
+
+def laps_of(call: Callable[[], object], repeat: int) -> list[float]:
+    """Return the seconds of each of ``repeat`` calls, one right after the other."""
     laps = []
     for _ in range(repeat):
         start = time.perf_counter()
         call()
         laps.append(time.perf_counter() - start)
-    return statistics.median(laps) * 1000
+    return laps
 
 
-def cpu(command: list[str], cwd: str) -> float:
-    """Run a command; return the milliseconds of processor time that it took.
+def per_call(call: Callable[[], object], repeat: int) -> float:
+    """Return the median milliseconds of ``call`` when called over and over, after a warm-up."""
+    for _ in range(max(3, repeat // 10)):
+        call()
+    return statistics.median(laps_of(call, repeat)) * 1000
 
-    What a start-up adds is lost in the noise of the clock on the wall.
+
+def together(calls: Sequence[Callable[[], object]], times: int) -> float:
+    """Make each call ``times`` times, each in a thread of its own; return the seconds of all.
+
+    The threads are there before the clock starts.
     """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, cwd=cwd, capture_output=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime) * 1000
+    barrier = threading.Barrier(len(calls) + 1)
+    broken: list[BaseException] = []
+
+    def work(call: Callable[[], object]) -> None:
+        barrier.wait()
+        try:
+            for _ in range(times):
+                call()
+        except BaseException as error:
+            broken.append(error)
+
+    threads = [threading.Thread(target=work, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    start = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - start
+    if broken:
+        raise broken[0]
+    return seconds
+
+
+def in_a_fork(work: Callable[[], Any]) -> Any:
+    """Return what ``work`` returns in a child, which is gone afterwards with all that it made."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.write(writing, json.dumps(work()).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise RuntimeError(f"a fork that measures ended with status {status}")
+    return json.loads(told)
 
 
 def pss(pid: int) -> float | None:

@@ -1,16 +1,11 @@
-"""Our own figures: starting, stopping, resetting, stepping; memory and imports."""
+"""Our own figures: starting, stopping, resetting, stepping; memory."""
 
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,12 +21,13 @@ from pytest_localcluster import (
     variables_initializer,
 )
 
-from . import links, machine
-from ._measure import Row, Stopwatch, cpu, per_call, pss
+from ._measure import Row, Stopwatch, laps_of, per_call, pss, together
 
-# The budgets of the foundation, by launcher: start, stop.
-BUDGETS = {"process": (25, 10), "thread": (8, 5)}
+# By launcher: start, stop.
+BUDGETS = {"process": (12, 5), "thread": (4, 2.5)}
 LARGE = 64 * 2**20
+# How many sessions step at once, and how often each does for one lap.
+SESSIONS, STEPS = 16, 10
 
 
 def lives(launcher: str, repeat: int) -> Iterator[Row]:
@@ -45,33 +41,47 @@ def lives(launcher: str, repeat: int) -> Iterator[Row]:
             cluster.reset()
         with stop.lap():
             cluster.stop()
-    first = start.seconds.pop(0) * 1000
-    if launcher == "process":
-        yield Row(f"first start of 2+2, {launcher}", first)
+    del start.seconds[0]  # of all in this process: early.py has that
     up, down = BUDGETS[launcher]
-    yield Row(f"start 2+2, {launcher}", start.median, budget=up)
-    yield Row(f"stop 2+2, {launcher}", stop.median, budget=down)
-    yield Row(f"reset 2+2, {launcher}", reset.median, budget=5)
+    yield start.row(f"start 2+2, {launcher}", budget=up)
+    yield stop.row(f"stop 2+2, {launcher}", budget=down)
+    yield reset.row(f"reset 2+2, {launcher}", budget=2)
+
+
+def hundredth(launcher: str) -> Iterator[Row]:
+    """Start 2 workers and 2 ps 110 times, and compare the last starts with the first."""
+    start = Stopwatch()
+    for _ in range(110):
+        cluster = LocalCluster(workers=2, ps=2, launcher=launcher)
+        with start.lap():
+            cluster.start()
+        cluster.stop()
+    yield Row(f"starts 90-110 to starts 2-20, {launcher}", drift(start), "x", budget=1.1, laps=20)
+
+
+def drift(start: Stopwatch) -> float:
+    """Return the median of the 90th to 110th lap as a multiple of that of the 2nd to 20th."""
+    late, early = start.seconds[89:110], start.seconds[1:20]
+    return statistics.median(late) / statistics.median(early)
 
 
 def sizes(repeat: int) -> Iterator[Row]:
     """1 to 32 processes, and what one of them weighs."""
+    up, down, memory = {32: 80}, {32: 25}, {4: None, 32: 5}
     for tasks in (1, 2, 4, 8, 16, 32):
         start, stop, weights = Stopwatch(), Stopwatch(), []
-        for _ in range(max(3, repeat // 4)):
+        for _ in range(repeat):
             cluster = LocalCluster(workers=tasks, ps=0)
             with start.lap():
                 cluster.start()
-            weights += [pss(server.pid or 0) or 0.0 for server in cluster.servers]
+            weights += [weight for server in cluster.servers if (weight := pss(server.pid or 0))]
             with stop.lap():
                 cluster.stop()
-        yield Row(
-            f"start {tasks} tasks, process", start.median, budget=200 if tasks == 32 else None
-        )
-        yield Row(f"stop {tasks} tasks, process", stop.median)
-        if tasks in (4, 32) and any(weights):
-            memory = statistics.median(weights)
-            yield Row(f"memory of one of {tasks} tasks (PSS)", memory, "MiB", budget=12)
+        yield start.row(f"start {tasks} tasks, process", budget=up.get(tasks))
+        yield stop.row(f"stop {tasks} tasks, process", budget=down.get(tasks))
+        if tasks in memory and weights:
+            what, median = f"memory of one of {tasks} tasks (PSS)", statistics.median(weights)
+            yield Row(what, median, "MiB", budget=memory[tasks], laps=len(weights))
 
 
 def across(value: Any) -> Any:
@@ -87,22 +97,42 @@ def across(value: Any) -> Any:
 def steps(launcher: str, repeat: int) -> Iterator[Row]:
     """The first step of a fresh cluster, and those after it."""
     first, vector = Stopwatch(), np.ones(16)
-    for _ in range(max(3, repeat // 3)):
+    for _ in range(repeat):
         with LocalCluster(workers=2, ps=2, launcher=launcher) as cluster:
             fed = placeholder(np.float64, (16,))
             result = across(fed)
             with first.lap(), Session(cluster.workers[0].target) as session:
                 session.run(result, {fed: vector})
-    yield Row(f"first step on a fresh cluster, {launcher}", first.median, budget=25)
+    yield first.row(f"first step on a fresh cluster, {launcher}", budget=10)
 
-    with LocalCluster(workers=2, ps=2, launcher=launcher) as cluster:
-        with device("/job:ps/task:0"):
-            state = Variable(vector, name="state")
-        result = across(state.read())
-        with Session(cluster.workers[0].target) as session:
-            session.run(state.initializer)
-            step = per_call(partial(session.run, result), repeat * 20)
-    yield Row(f"step over ps and two workers, {launcher}", step, ratio=1.2)
+    with LocalCluster(workers=2, ps=2, launcher=launcher) as cluster, ExitStack() as stack:
+        (step,) = concurrent(cluster, stack, 1)
+        median = per_call(step, repeat * 20)
+    what = f"step over ps and two workers, {launcher}"
+    yield Row(what, median, ratio=0.6, laps=repeat * 20)
+
+
+def concurrent(cluster: LocalCluster, stack: ExitStack, number: int) -> list[partial[object]]:
+    """Return a warm step of each of ``number`` sessions, open as long as ``stack``."""
+    with device("/job:ps/task:0"):
+        state = Variable(np.ones(16), name="state")
+    result = across(state.read())
+    targets = [worker.target for worker in cluster.workers]
+    opened = [stack.enter_context(Session(targets[one % len(targets)])) for one in range(number)]
+    opened[0].run(state.initializer)
+    steps = [partial(session.run, result) for session in opened]
+    together(steps, 2)
+    return steps
+
+
+def sessions(launcher: str, repeat: int) -> Iterator[Row]:
+    """Steps of many sessions at once, each in a thread of its own."""
+    with LocalCluster(workers=2, ps=2, launcher=launcher) as cluster, ExitStack() as stack:
+        calls = concurrent(cluster, stack, SESSIONS)
+        seconds = statistics.median(together(calls, STEPS) for _ in range(repeat))
+    rate = SESSIONS * STEPS / seconds
+    what = f"steps of {SESSIONS} sessions, {launcher}"
+    yield Row(what, rate, "steps/s", at_least=True, ratio=1.5, laps=repeat)
 
 
 def large(repeat: int) -> Iterator[Row]:
@@ -119,75 +149,8 @@ def large(repeat: int) -> Iterator[Row]:
         session = stack.enter_context(Session(cluster.workers[0].target))
         session.run(variables_initializer([held, kept]))
         for name, op in (("ps to worker", pull), ("worker to ps", push)):
-            seconds = per_call(partial(session.run, op), max(5, repeat // 2)) / 1000
-            yield Row(f"64 MiB, {name}", LARGE / 2**30 / seconds, "GiB/s", at_least=True, ratio=0.7)
-
-
-def unused(repeat: int) -> Iterator[Row]:
-    """What a suite pays that uses no cluster: the plugin's import, and pytest as a whole."""
-    code = (
-        "import time, pytest, argparse, dataclasses\n"
-        "start = time.perf_counter()\n"
-        "import pytest_localcluster.plugin\n"
-        "print(time.perf_counter() - start)\n"
-    )
-    imports = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-        for _ in range(repeat)
-    ]
-    yield Row("import of the plugin", statistics.median(imports) * 1000, budget=5)
-
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "test_nothing.py").write_text("def test_nothing(): pass\n", encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder]
-        without = [*command, "-p", "no:localcluster"]
-        added = [cpu(command, folder) - cpu(without, folder) for _ in range(repeat)]
-        yield Row("CPU added to a run that uses none", statistics.median(added), budget=5)
-
-
-SUITE = """
-import pytest
-from pytest_localcluster import Variable, device
-
-@pytest.mark.cluster(workers=2, ps=1)
-@pytest.mark.parametrize("n", range({tests}))
-def test_step(local_cluster, n):
-    with device("/job:ps/task:0"):
-        total = Variable(n)
-    with local_cluster.session() as session:
-        session.run(total.initializer)
-"""
-
-
-def suite(tests: int) -> Iterator[Row]:
-    """Many tests, each with a fresh cluster of three and one step, in two xdist workers."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "test_many.py").write_text(SUITE.format(tests=tests), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2"]
-        start = time.perf_counter()
-        subprocess.run([*command, folder], cwd=folder, capture_output=True, check=True)
-        seconds = time.perf_counter() - start
-    yield Row(
-        f"{tests} tests with a fresh 2+1, -n 2",
-        tests / seconds,
-        "tests/s",
-        budget=30,
-        at_least=True,
-    )
-
-
-def all_rows(repeat: int) -> Iterator[Row]:
-    """Measure everything, one row after the other."""
-    yield from machine.bare(repeat)
-    for launcher in BUDGETS:
-        yield from lives(launcher, repeat)
-    yield from sizes(repeat)
-    for launcher in BUDGETS:
-        yield from steps(launcher, repeat)
-    yield from large(repeat)
-    yield from links.passing(repeat)
-    for launcher in BUDGETS:
-        yield from links.lives(launcher, repeat)
-    yield from links.verbs(repeat)
-    yield from unused(repeat)
-    yield from suite(200)
+            run = partial(session.run, op)
+            laps_of(run, 3)
+            seconds = statistics.median(laps_of(run, repeat))
+            rate = LARGE / 2**30 / seconds
+            yield Row(f"64 MiB, {name}", rate, "GiB/s", at_least=True, ratio=1.5, laps=repeat)

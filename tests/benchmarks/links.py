@@ -91,12 +91,13 @@ def passing(repeat: int) -> Iterator[Row]:
                         connection.sendall(block)
                     connection.recv(1)
 
-                rates.append(LARGE / 2**30 / (per_call(one_way, max(5, repeat // 4)) / 1000))
+                rates.append(LARGE / 2**30 / (per_call(one_way, repeat) / 1000))
     added = (trips[1] - trips[0]) / 2 * 1000
-    yield Row("64 bytes over loopback, there and back", trips[0] * 1000, "us")
-    yield Row("added by a link, each way", added, "us", budget=100)
-    yield Row("over loopback", rates[0], "GiB/s")
-    yield Row("over a link", rates[1], "GiB/s", budget=rates[0] / 2, at_least=True)
+    yield Row("64 bytes over loopback, there and back", trips[0] * 1000, "us", laps=repeat * 100)
+    yield Row("added by a link, each way", added, "us", budget=100, laps=repeat * 100)
+    yield Row("over loopback", rates[0], "GiB/s", laps=repeat)
+    half = rates[0] / 2
+    yield Row("over a link", rates[1], "GiB/s", budget=half, at_least=True, laps=repeat)
 
 
 def lives(launcher: str, repeat: int) -> Iterator[Row]:
@@ -109,8 +110,8 @@ def lives(launcher: str, repeat: int) -> Iterator[Row]:
         with stop.lap():
             cluster.stop()
     del start.seconds[0]
-    yield Row(f"start 2+2 with links, {launcher}", start.median)
-    yield Row(f"stop 2+2 with links, {launcher}", stop.median)
+    yield start.row(f"start 2+2 with links, {launcher}")
+    yield stop.row(f"stop 2+2 with links, {launcher}")
 
 
 def verbs(repeat: int) -> Iterator[Row]:
@@ -121,4 +122,5 @@ def verbs(repeat: int) -> Iterator[Row]:
             with cluster.partition("worker", "ps"):
                 pass
 
-        yield Row("a partition of 2+2, healed at once", per_call(cut_and_heal, repeat))
+        what = "a partition of 2+2, healed at once"
+        yield Row(what, per_call(cut_and_heal, repeat), laps=repeat)

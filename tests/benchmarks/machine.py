@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from ._measure import Row, per_call
+from ._measure import Row, in_a_fork, per_call
 
 PAGES = 2000
 
@@ -25,14 +25,14 @@ def bare(repeat: int) -> Iterator[Row]:
     interpreter = per_call(
         lambda: subprocess.run([sys.executable, "-I", "-S", "-c", ""], check=True), repeat
     )
-    yield Row("bare: python -c ''", interpreter)
-    yield Row("bare: a gRPC server made, started, stopped", per_call(_serve, repeat))
-    yield Row("bare: fork and exit", per_call(_fork, repeat))
+    yield Row("bare: python -c ''", interpreter, laps=repeat)
+    yield Row("bare: a gRPC server made, started, stopped", per_call(_serve, repeat), laps=repeat)
+    yield Row("bare: fork and exit", per_call(_fork, repeat), laps=repeat)
     pages = mmap.mmap(-1, PAGES * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     pages.madvise(mmap.MADV_NOHUGEPAGE)
     _touch(pages)
-    copied = statistics.median(_in_a_fork(pages) for _ in range(repeat))
-    yield Row("bare: a page copied after a fork", copied / PAGES * 1e6, "us")
+    copied = statistics.median(in_a_fork(lambda: _touch(pages)) for _ in range(repeat))
+    yield Row("bare: a page copied after a fork", copied / PAGES * 1e6, "us", laps=repeat)
     pages.close()
 
 
@@ -58,17 +58,3 @@ def _touch(pages: mmap.mmap) -> float:
     for offset in range(0, len(pages), mmap.PAGESIZE):
         pages[offset] = 1
     return time.perf_counter() - began
-
-
-def _in_a_fork(pages: mmap.mmap) -> float:
-    """Return the seconds that a child of ours takes to write to each page."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.write(writing, str(_touch(pages)).encode())
-        os._exit(0)
-    os.waitpid(pid, 0)
-    told = os.read(reading, 100)
-    os.close(reading)
-    os.close(writing)
-    return float(told)
