@@ -49,20 +49,27 @@ def time_left(caller: Caller) -> float | None:
 class Step:
     """One step on one task.
 
-    ``status`` says why it ended, once it failed; ``changed`` is notified of that and of new
-    values, and holds the lock that guards both.
+    ``status`` says why it ended, once it failed; ``changed`` is notified of that, and holds the lock
+    that guards it. Who waits for a value waits for that one alone: a step can have thousands.
     """
 
-    __slots__ = ("changed", "owners", "parts", "status", "step_id", "values", "waiters")
+    __slots__ = ("arrivals", "changed", "owners", "parts", "status", "step_id", "values", "waiters")
 
     def __init__(self, step_id: int, lock: threading.Lock) -> None:
         self.step_id = step_id
         self.changed = threading.Condition(lock)
         self.status: Status | None = None
         self.values: dict[str, list[Any]] = {}  # key to value, how many will ask for it, its size
+        self.arrivals: dict[str, threading.Condition] = {}  # of what was asked for before it came
         self.parts: set[str] = set()
         self.owners = 0
         self.waiters = 0
+
+    def wake(self) -> None:
+        """Have everyone look again who waits for something of this step; needs the lock."""
+        self.changed.notify_all()
+        for arrival in self.arrivals.values():
+            arrival.notify_all()
 
 
 class Steps:
@@ -93,7 +100,7 @@ class Steps:
         with self._lock:
             step.owners -= 1
             self._forget_if_over(step)
-            step.changed.notify_all()
+            step.wake()
 
     def put(self, step: Step, key: str, value: Any, times: int = 1) -> None:
         """Leave a value that will be asked for so many times. A step that failed takes none."""
@@ -101,7 +108,8 @@ class Steps:
         with self._lock:
             if step.status is None:
                 step.values[key] = [value, times, size]
-                step.changed.notify_all()
+                if key in step.arrivals:
+                    step.arrivals[key].notify_all()
 
     def take(self, step_id: int, key: str, caller: Caller, limit: int | None = None) -> Any:
         """Wait for a value and return it; what is larger than ``limit`` bytes stays.
@@ -117,19 +125,9 @@ class Steps:
         with self._lock:
             step = self._step(step_id)
             step.waiters += 1
-            watched = False
             try:
-                while key not in step.values:
-                    if step.status is not None:
-                        raise StepFailed(step.status)
-                    if step.parts and not step.owners:
-                        raise NotFoundError(f"step {step_id} has ended and gave no {key!r} to send")
-                    if not watched:
-                        watched = True
-                        caller.add_callback(lambda: self._wake(step))
-                    if not caller.is_active():
-                        raise CancelledError(f"nobody waits for {key!r} of step {step_id} any more")
-                    step.changed.wait()
+                if key not in step.values:
+                    self._wait(step, key, caller)
                 entry = step.values[key]
                 if limit is not None and entry[2] > limit:
                     return None, False
@@ -140,6 +138,25 @@ class Steps:
             finally:
                 step.waiters -= 1
                 self._forget_if_over(step)
+
+    def _wait(self, step: Step, key: str, caller: Caller) -> None:
+        arrival = step.arrivals.get(key)
+        if arrival is None:
+            arrival = step.arrivals[key] = threading.Condition(self._lock)
+
+        def hung_up() -> None:
+            with self._lock:
+                arrival.notify_all()
+
+        caller.add_callback(hung_up)
+        while key not in step.values:
+            if step.status is not None:
+                raise StepFailed(step.status)
+            if step.parts and not step.owners:
+                raise NotFoundError(f"step {step.step_id} has ended and gave no {key!r} to send")
+            if not caller.is_active():
+                raise CancelledError(f"nobody waits for {key!r} of step {step.step_id} any more")
+            arrival.wait()
 
     def end(self, step_id: int, status: Status) -> None:
         """End a step because of a failure, and wake all who wait for something of it."""
@@ -159,10 +176,6 @@ class Steps:
     def __contains__(self, step_id: int) -> bool:
         return step_id in self._steps
 
-    def _wake(self, step: Step) -> None:
-        with self._lock:
-            step.changed.notify_all()
-
     def _step(self, step_id: int) -> Step:
         if step_id in self._over:
             raise StepFailed(self._over[step_id])
@@ -175,7 +188,7 @@ class Steps:
         step.status = status
         step.values.clear()
         self._forget(step, status)
-        step.changed.notify_all()
+        step.wake()
 
     def _forget_if_over(self, step: Step) -> None:
         if step.owners or step.waiters or step.values or step.status is not None:
