@@ -18,14 +18,18 @@ import grpc
 
 from ._clock import Alarm
 from ._direct import CallFailed, DirectStream, open_directly
+from ._proto.worker_pb2 import DESCRIPTOR, RecvTensorRequest
+from ._tensors import read_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Streams"]
+__all__ = ["Streams", "tensor_call"]
 
 _KEEP = 32  # idle streams, each with a thread on the other side
 _LARGE = 1 << 18  # bytes of a call after which a stream is not kept
+
+_RECV_TENSOR = f"/{DESCRIPTOR.services_by_name['WorkerService'].full_name}/RecvTensor"
 
 _LATE, _GONE = grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE
 
@@ -101,6 +105,15 @@ class Streams:
                 self._idle.popleft().close()
             except IndexError:
                 return
+
+
+def tensor_call(channel: grpc.Channel) -> Any:
+    """Return what calls a worker's RecvTensor; its chunks are read without copies of protobuf's."""
+    return channel.unary_stream(
+        _RECV_TENSOR,
+        request_serializer=RecvTensorRequest.SerializeToString,
+        response_deserializer=read_frame,
+    )
 
 
 class _Stream:

@@ -13,8 +13,7 @@ from .. import _channel
 from .._context import address_of
 from .._proto.master_pb2_grpc import MasterServiceStub
 from .._proto.worker_pb2 import RecvTensorRequest
-from .._proto.worker_pb2_grpc import WorkerServiceStub
-from .._streams import Streams
+from .._streams import Streams, tensor_call
 from ..errors import CancelledError, DataLossError, FailedPreconditionError, OpError
 from .failure import from_call
 
@@ -30,12 +29,12 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 class _Line:
     """A channel and its calls; closed when it is given up and nobody is in a call any more."""
 
-    __slots__ = ("channel", "given_up", "master", "steps", "users", "worker")
+    __slots__ = ("channel", "given_up", "master", "steps", "tensor", "users")
 
     def __init__(self, address: str, metadata: Any) -> None:
         self.channel = _channel.open_channel(address, keepalive=True)
         self.master: Any = MasterServiceStub(self.channel)  # type: ignore[no-untyped-call]
-        self.worker: Any = WorkerServiceStub(self.channel)  # type: ignore[no-untyped-call]
+        self.tensor = tensor_call(self.channel)
         self.steps = Streams(self.master.RunStep, metadata)
         self.users = 0
         self.given_up = False
@@ -145,9 +144,7 @@ class Connection:
         """Give the stream of a value that the target's task stored."""
         request = RecvTensorRequest(step_id=step_id, key=key)
         with self._calling(deadline, what) as line:
-            stream = line.worker.RecvTensor(
-                request, timeout=deadline.remaining(), metadata=self._metadata
-            )
+            stream = line.tensor(request, timeout=deadline.remaining(), metadata=self._metadata)
             try:
                 yield stream
             finally:

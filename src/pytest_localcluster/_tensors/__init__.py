@@ -17,6 +17,7 @@ import numpy as np
 from .._proto.graph_pb2 import TensorProto, Value, ValueChunk, ValueList
 from .decoding import value_from_chunks, value_from_proto
 from .dtypes import dtype_from_text, dtype_to_text
+from .frames import chunk_frame, read_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,8 @@ __all__ = [
     "chunks_of",
     "dtype_from_text",
     "dtype_to_text",
+    "frames_of",
+    "read_frame",
     "read_only",
     "size_of",
     "value_from_chunks",
@@ -146,6 +149,15 @@ def chunks_of(value: Any) -> Iterator[ValueChunk]:
     for part in parts:
         for start in range(0, len(part), CHUNK):
             yield ValueChunk(chunk=bytes(part[start : start + CHUNK]))
+
+
+def frames_of(value: Any) -> Iterator[bytes]:
+    """Yield what :func:`chunks_of` does, in bytes."""
+    parts: list[memoryview | bytes] = []
+    yield ValueChunk(value=_encode(value, parts)).SerializeToString()
+    for part in parts:
+        for start in range(0, len(part), CHUNK):
+            yield chunk_frame(part[start : start + CHUNK])
 
 
 def _encode(value: Any, parts: list[memoryview | bytes] | None) -> Value:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import DataLossError
 from .dtypes import dtype_from_text
+from .frames import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,7 +43,7 @@ def value_from_proto(proto: Value, *, writable: bool = False) -> Any:
     return _copied(value) if writable else value
 
 
-def value_from_chunks(chunks: Iterable[ValueChunk]) -> Any:
+def value_from_chunks(chunks: Iterable[ValueChunk | Chunk]) -> Any:
     """Return the value that :func:`chunks_of` sent; its arrays are new and writable.
 
     Raises:
@@ -52,13 +53,15 @@ def value_from_chunks(chunks: Iterable[ValueChunk]) -> Any:
     first = next(stream, None)
     if first is None:
         raise DataLossError("a stream that should bring a value ended before its first message")
+    if isinstance(first, Chunk):
+        raise DataLossError("a stream should begin with what it brings, and begins with bytes")
     value = _decode(first.value, stream)
     if next(stream, None) is not None:
         raise DataLossError("a stream brought more bytes than its first message said")
     return value
 
 
-def _decode(proto: Value, stream: Iterator[ValueChunk] | None) -> Any:
+def _decode(proto: Value, stream: Iterator[ValueChunk | Chunk] | None) -> Any:
     kind = proto.WhichOneof("kind")
     if kind == "none":
         return None
@@ -81,7 +84,7 @@ def _array(
     tensor: TensorProto,
     dtype: np.dtype[Any],
     shape: tuple[int, ...],
-    stream: Iterator[ValueChunk] | None,
+    stream: Iterator[ValueChunk | Chunk] | None,
 ) -> np.ndarray[Any, Any]:
     """Return the array of a message: its memory is what came, whatever the shape claims."""
     if len(shape) > _MOST_DIMENSIONS:
@@ -119,7 +122,7 @@ def _streamed(
     shape: tuple[int, ...],
     count: int,
     size: int,
-    stream: Iterator[ValueChunk] | None,
+    stream: Iterator[ValueChunk | Chunk] | None,
 ) -> np.ndarray[Any, Any]:
     """Read an array from a stream into its place.
 
@@ -142,7 +145,7 @@ def _streamed(
     return array
 
 
-def _chunks(stream: Iterator[ValueChunk] | None, size: int) -> Iterator[bytes]:
+def _chunks(stream: Iterator[ValueChunk | Chunk] | None, size: int) -> Iterator[bytes | memoryview]:
     """Yield what the stream brings until that is ``size`` bytes."""
     filled = 0
     while filled < size:

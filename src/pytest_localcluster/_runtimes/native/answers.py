@@ -86,8 +86,11 @@ def _answering(method: str, handler: Any, conversations: Conversations) -> Any:
             _refuse(method, context, error)
         return _all_of(method, context, result) if handler.response_streaming and result else result
 
+    def write(message: Any) -> bytes:
+        return message if isinstance(message, bytes) else handler.response_serializer(message)
+
     make = getattr(grpc, f"{requests}_{responses}_rpc_method_handler")
-    return make(answer, request_deserializer=read, response_serializer=handler.response_serializer)
+    return make(answer, request_deserializer=read, response_serializer=write)
 
 
 def _whole(method: str, requests: Iterator[Any]) -> Iterator[Any]:

@@ -155,9 +155,9 @@ class Master(MasterServiceServicer):
             if not self.has(session):  # ended meanwhile: nobody else would see it
                 with self._lock:
                     raise CancelledError(_CLOSED) if session.closed else _UnknownSession(self.task)
-            stepping = Stepping(self, plan, handles, step, feeds)
-            stepping.run(deadline, context)
-            return stepping.fetches()
+            with Stepping(self, plan, handles, step, feeds) as stepping:
+                stepping.run(deadline, context)
+                return stepping.fetches()
         finally:
             self.steps.finish(step)
             # Steps with results that nobody has read are ended with their session.

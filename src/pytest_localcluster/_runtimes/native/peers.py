@@ -10,7 +10,7 @@ import grpc
 from ..._channel import open_channel, token_metadata
 from ..._proto.worker_pb2 import RecvTensorRequest
 from ..._proto.worker_pb2_grpc import WorkerServiceStub
-from ..._streams import Streams
+from ..._streams import Streams, tensor_call
 from ..._tensors import value_from_chunks, value_from_proto
 from ...errors import DataLossError, InvalidArgumentError, OpError, UnavailableError
 from .statuses import StepFailed, error_of
@@ -27,6 +27,7 @@ class _Line:
     def __init__(self, address: str, metadata: Any) -> None:
         self.channel = open_channel(address, keepalive=True)
         self.stub: Any = WorkerServiceStub(self.channel)  # type: ignore[no-untyped-call]
+        self.receive = tensor_call(self.channel)
         self.streams = {
             name: Streams(getattr(self.stub, name), metadata) for name in ("RunGraph", "PullTensor")
         }
@@ -105,7 +106,7 @@ class Peers:
         line = self._line(address)
         request = RecvTensorRequest(step_id=step_id, key=key)
         try:
-            stream = line.stub.RecvTensor(request, timeout=timeout, metadata=self._metadata)
+            stream = line.receive(request, timeout=timeout, metadata=self._metadata)
             return value_from_chunks(stream)
         except (grpc.RpcError, ValueError) as error:
             raise self._failed(address, line, error) from None

@@ -49,8 +49,8 @@ def time_left(caller: Caller) -> float | None:
 class Step:
     """One step on one task.
 
-    ``status`` says why it ended, once it failed; ``changed`` is notified of that, and holds the lock
-    that guards it. Who waits for a value waits for that one alone: a step can have thousands.
+    ``status`` says why it ended, once it failed; ``changed`` is notified of that, and holds the
+    lock that guards it. Who waits for a value waits for that one alone: a step can have thousands.
     """
 
     __slots__ = ("arrivals", "changed", "owners", "parts", "status", "step_id", "values", "waiters")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ..._clock import Deadline
 from ..._proto.graph_pb2 import NamedValue, Status, Value
@@ -66,6 +66,14 @@ class Stepping:
         # By part, what it still has to be handed and what it has been: it starts with all of it.
         self._missing = [set(part.handed) for part in plan.parts]
         self._handed: list[list[NamedValue]] = [[] for _ in plan.parts]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # It and its execution know each other: what they hold would stay until it is collected.
+        self._here = None
+        self._results.clear()
 
     def run(self, deadline: Deadline, caller: Caller) -> None:
         """Run all parts.

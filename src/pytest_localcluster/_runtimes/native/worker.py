@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..._clock import Deadline
-from ..._proto.graph_pb2 import NodeDef, Status, Value, ValueChunk
+from ..._proto.graph_pb2 import NodeDef, Status, Value
 from ..._proto.worker_pb2 import (
     CleanupAllResponse,
     CleanupGraphResponse,
@@ -20,7 +20,15 @@ from ..._proto.worker_pb2 import (
     RunGraphResponse,
 )
 from ..._proto.worker_pb2_grpc import WorkerServiceServicer
-from ..._tensors import INLINE_LIMIT, Room, chunks_of, size_of, value_from_proto, value_to_proto
+from ..._tensors import (
+    INLINE_LIMIT,
+    Room,
+    chunks_of,
+    frames_of,
+    size_of,
+    value_from_proto,
+    value_to_proto,
+)
 from ...errors import AbortedError, OpError
 from .checks import check_part
 from .devices import attributes_of, choose
@@ -233,11 +241,11 @@ class Worker(WorkerServiceServicer):
             return PullTensorResponse(value=Value(stored=request.key))
         return PullTensorResponse(value=value_to_proto(value))
 
-    def RecvTensor(self, request: Any, context: Caller) -> Iterator[ValueChunk]:  # noqa: N802
+    def RecvTensor(self, request: Any, context: Caller) -> Iterator[bytes]:  # noqa: N802
         """Wait for a value; send it in chunks."""
         if not request.step_id:
-            return chunks_of(self._stored(request.key))
-        return chunks_of(self._steps.take(request.step_id, request.key, context)[0])
+            return frames_of(self._stored(request.key))
+        return frames_of(self._steps.take(request.step_id, request.key, context)[0])
 
     def ReadVariables(self, request: Any, context: Any) -> Iterator[ReadVariablesResponse]:  # noqa: N802
         """Send what the variables hold now."""
