@@ -62,31 +62,6 @@ def test_the_runtimes_of_the_readme() -> None:
     cluster(**eval(f"dict({snippet})", names))  # our own manual
 
 
-def test_the_recipe_for_coverage_inside_tasks(pytester: pytest.Pytester) -> None:
-    (recipe,) = snippets("docs/tutorial.md", "toml")
-    pytester.makepyprojecttoml(recipe)
-    pytester.makepyfile(
-        served="""
-        import os
-
-        def runs_in_a_task():
-            return os.getpid()
-        """,
-        test_it="""
-        import os
-        import pytest
-        import served
-
-        @pytest.mark.cluster(workers=1, ps=0)
-        def test_it(local_cluster):
-            assert local_cluster.workers[0].run(served.runs_in_a_task) != os.getpid()
-        """,
-    )
-    result = pytester.runpytest_subprocess("-p", "no:asyncio", "--cov=served", "--cov-report=term")
-    result.assert_outcomes(passed=1)
-    result.stdout.re_match_lines([r"served\.py\s+3\s+0\s.*100%"])
-
-
 def test_where_to_keep_state(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         helpers="""
