@@ -104,6 +104,12 @@ from words_pb2_grpc import TotalsStub, add_TotalsServicer_to_server
     pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1)
 
 
+def test_what_tasks_warn(pytester: pytest.Pytester) -> None:
+    snippet, *_ = snippets("docs/how-to/inside-tasks.md", "python")
+    pytester.makepyfile(PREAMBLE + "import warnings\n" + snippet)
+    pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1, warnings=0)
+
+
 @pytest.mark.parametrize("target", ["demo", "test", "test-all", "docs", "bench", "bench-peers"])
 def test_make_has_the_targets_that_are_named(target: str) -> None:
     assert f"make {target}" in (ROOT / "README.md").read_text(encoding="utf-8")

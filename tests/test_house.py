@@ -31,6 +31,7 @@ FLOORS = {
     "_coverage": 1,
     "_pickling": 1,
     "_program": 1,
+    "_warned": 1,
     "_tensors": 1,
     "_graph": 1,
     "_channel": 1,

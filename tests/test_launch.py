@@ -39,6 +39,7 @@ from pytest_localcluster._life import Life
 from pytest_localcluster._lives import wait_all_ready
 from pytest_localcluster._logs import TaskLog
 from pytest_localcluster._runtimes import Assignment
+from pytest_localcluster._warned import Filters
 from tests.idle import Serving
 
 LAUNCHERS = ["process", "thread"]
@@ -69,7 +70,9 @@ def test_a_task_is_not_ready_before_its_pid_is_known(tmp_path: Path) -> None:
     control, task_end = socket.socketpair()
     status, forkserver_end = os.pipe()
     launcher = ProcessLauncher((), {})
-    process = ChildProcess(launcher, 0, entry, TaskLog(tmp_path / "log"), control, status)
+    process = ChildProcess(
+        launcher, 0, entry, TaskLog(tmp_path / "log"), control, status, Filters()
+    )
     with task_end:
         send(task_end, ("ready", 4711))
         assert not process.come_up()

@@ -216,6 +216,13 @@ class Life:
         assert self.process is not None
         return self.process.forget(peer)
 
+    def attend_to_warnings(self) -> Future[None] | None:
+        """Begin to take what the task has warned; None if it cannot listen."""
+        if not self._listens():
+            return None
+        assert self.process is not None
+        return self.process.attend_to_warnings()
+
     def _listens(self) -> bool:
         running = self.state is State.RUNNING and self.is_alive()
         return running and self.process is not None and not self.process.program

@@ -6,6 +6,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from . import _warned
 from .errors import ClusterError, ServerExited, SpecError
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Result(Future[T]):
         except ServerExited:
             self._told()
             raise
+        finally:
+            _warned.deliver()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the function raised, None if it returned."""
@@ -120,7 +123,10 @@ def gather(futures: Mapping[S, Future[T]], timeout: float | None) -> list[T]:
     number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
     if timeout is not None and not (number and timeout >= 0):
         raise SpecError(f"timeout={timeout!r} is no time to wait", remedy="use seconds, or None")
-    _wait(futures, timeout)
+    try:
+        _wait(futures, timeout)
+    finally:
+        _warned.deliver()
     for server, future in futures.items():
         error = future.exception() if future.done() else None
         if error is not None:

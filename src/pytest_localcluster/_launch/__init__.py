@@ -102,6 +102,9 @@ class Process(Protocol):
     def forget(self, task: Task) -> Future[None]:
         """Have the task drop what it knows of a restarted peer."""
 
+    def attend_to_warnings(self) -> Future[None]:
+        """Have the task warn by the filters that are in force here, and tell what it has warned."""
+
     @property
     def program(self) -> str:
         """The command line of what it runs; empty if that is Python, which can be asked things."""

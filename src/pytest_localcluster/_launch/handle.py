@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from .. import _held, _pickling
+from .. import _held, _pickling, _warned
 from .._clock import Deadline
 from .._logs import settle
 from ..errors import ClusterError
@@ -46,6 +46,7 @@ class ChildProcess:
         log: TaskLog,
         control: socket.socket,
         status: int,
+        filters: _warned.Filters,
     ) -> None:
         self._launcher = launcher
         self._number = number
@@ -53,6 +54,7 @@ class ChildProcess:
         self._context = entry.context
         self._log = log
         self._name = str(entry.context.task)
+        self._filters = filters
         self._owner = _held.owner()
         self._handle = _held.hold(f"the control socket and the status pipe of {self._name}")
         self._held = _held.hold(
@@ -174,13 +176,16 @@ class ChildProcess:
                 "make what cannot be in the function"
             )
             raise
-        return self._ask("call", call)
+        return self._ask("call", call, self._filters.news())
 
     def reset(self) -> Future[None]:
         return self._ask("reset")
 
     def forget(self, task: Task) -> Future[None]:
         return self._ask("forget", task)
+
+    def attend_to_warnings(self) -> Future[None]:
+        return self._ask("warnings", self._filters.news())
 
     def _ask(self, kind: str, *rest: object) -> Future[Any]:
         number = next(self._call_numbers)
@@ -206,7 +211,8 @@ class ChildProcess:
                 kind, number, *rest = self._control.receive()
             except (EOFError, OSError):
                 break
-            future = self._calls.pop(number, None)
+            _warned.receive(self._name, rest.pop(0))
+            future = None if kind == "warned" else self._calls.pop(number, None)
             if future is None:
                 continue  # whoever asked has been told otherwise
             try:
@@ -221,6 +227,12 @@ class ChildProcess:
             with contextlib.suppress(KeyError):
                 _, future = self._calls.popitem()
                 future.set_exception(self._exited(code))
+
+    def _hear_last_words(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while self._control.readable(Deadline(0)):
+                _, _, kept = self._control.receive(Deadline(_LAST_WAIT))
+                _warned.receive(self._name, kept)
 
     def _exited(self, code: int | None, doing: str = "") -> ServerExited:
         killed = None if self._killed else self.out_of_memory()
@@ -255,6 +267,8 @@ class ChildProcess:
             # it goes with the forkserver, which is of no use anyway.
             self._launcher.abandon_if_hung()
             self.wait(Deadline(_LAST_WAIT))
+        if self._ready and self._listener is None and not self.program:
+            self._hear_last_words()
         self._control.hang_up()  # wakes the listener
         if self._listener is not None and self._listener is not threading.current_thread():
             self._listener.join(_LAST_WAIT)

@@ -153,8 +153,10 @@ class Watch:
         """Register what adds to reports, which a suite without clusters need not pay for."""
         if not self._plugins.has_plugin("localcluster-report"):
             from .report import ClusterReport
+            from .warned import TaskWarnings
 
             self._plugins.register(ClusterReport(self, self._options), "localcluster-report")
+            self._plugins.register(TaskWarnings(self), "localcluster-warnings")
 
     # -- for fixtures
 
@@ -194,6 +196,10 @@ class Watch:
         return None  # never: there is always a higher number
 
     # -- for the report
+
+    def living(self) -> list[Watched]:
+        """Return what lives now."""
+        return list(self._live)
 
     def clusters(self) -> list[Watched]:
         """Return what lives now or ended during this test, in the order of their starts."""
