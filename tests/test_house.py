@@ -42,6 +42,7 @@ FLOORS = {
     "_exit": 3,
     "_observer": 3,
     "_results": 3,
+    "_terminal": 3,
     "_launchers": 3,
     "_setup": 3,
     "_life": 3,

@@ -10,7 +10,7 @@ The layout, floor by floor; a file imports lower floors only::
                                                         what it serves
     _setup, _life, _lives, _results, _exit,
     _observer, _server, _stacks, _net, _chaos,
-    _faults, _cluster, _ancestor                        one task's life; all their lives
+    _faults, _terminal, _cluster, _ancestor             one task's life; all their lives
     plugin                                              the pytest face
 
 Everything public is listed here, and loaded when it is first used, so that importing this

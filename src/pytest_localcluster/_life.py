@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ._launch import Entry, Process
 from ._launch.reports import describe_exit, exited, never_ready, start_failed
+from ._terminal import terminal
 from .errors import ServerExited, StopError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Life:
         self._missing = None
         self.forgiven = False
         self.asked.clear()
-        entry = Entry(runtime.entry(assignment), assignment.context, deadline)
+        entry = Entry(runtime.entry(assignment), assignment.context, deadline, terminal())
         self.process = launcher.launch(entry, self.log)
 
     @property

@@ -7,6 +7,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from . import _warned
+from ._terminal import in_use, until_free
 from .errors import ClusterError, ServerExited, SpecError
 
 if TYPE_CHECKING:
@@ -109,7 +110,12 @@ def _wait(futures: Mapping[S, Future[T]], timeout: float | None) -> None:
         done, pending = wait(
             futures.values(), _LOOK if timeout is None else timeout, FIRST_EXCEPTION
         )
-        if timeout is not None or not pending or any(future.exception() for future in done):
+        if not pending or any(future.exception() for future in done):
+            return
+        if in_use():
+            until_free()
+            continue
+        if timeout is not None:
             return
         # A function may take as long as it likes; but not while nothing can run.
         now = {s for s, future in futures.items() if future in pending and s.is_suspended()}

@@ -16,12 +16,14 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 from types import NoneType
 from typing import Any, NoReturn
 
 from pytest_localcluster import _context, _pickling, _warned
 from pytest_localcluster._clock import Deadline
 from pytest_localcluster._launch import family
+from pytest_localcluster._launch.debugger import Breakpoints
 from pytest_localcluster._launch.recorder import Recorder
 from pytest_localcluster._launch.wire import ORDERS, pack, read_exactly, receive, send, send_all
 from pytest_localcluster._program import Program
@@ -57,6 +59,8 @@ class Child:
         self.sending = threading.Lock()
         self.recorder = Recorder()
         self.calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self.turns: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.listening = False
         self.turning = threading.Lock()
         self.calling = False
         self.stopping = False
@@ -68,11 +72,15 @@ class Child:
             self.take_output()
             if self.failure is not None:
                 raise self.failure
-            environ, directory, path, entry, filters = pickle.loads(self.payload)
+            environ, directory, path, entry, filters, refusal = pickle.loads(self.payload)
             _adopt(environ, directory, path)
             self.recorder.begin(filters)
             serve, context = _pickling.loads(entry)
             _context.become(context)
+            self.breakpoints = Breakpoints(
+                str(context.task), refusal, self.ask_for_terminal, partial(self.tell, "resumed", 0)
+            )
+            self.breakpoints.install()
             self.serving = serve()
             if isinstance(self.serving, Program):
                 self.execute(self.serving)
@@ -81,6 +89,7 @@ class Child:
         del self.payload
         self.pid = os.getpid()
         self.tell("ready", self.pid)
+        self.listening = True
         threading.Thread(target=self.listen, name="control", daemon=True).start()
         while (call := self.calls.get()) is not None and self.begins_call():
             self.answer(*call)
@@ -134,8 +143,18 @@ class Child:
                 if self.calling:
                     self.leave()
                 self.calls.put(None)
+            elif kind == "terminal":
+                self.turns.put(rest[0])
             else:
                 self.attend(kind, number, *rest)
+
+    def ask_for_terminal(self) -> str:
+        """Wait for this task's turn at the terminal; return the path of that."""
+        self.tell("breakpoint", 0)
+        if self.listening:
+            return self.turns.get()
+        path: str = receive(self.control)[2]  # before it serves, a task is told nothing else
+        return path
 
     def attend(self, kind: str, number: int, *rest: Any) -> None:
         try:
@@ -156,7 +175,10 @@ class Child:
             if filters is not None:
                 _warned.apply(filters)
             function, args, kwargs = _pickling.loads(call)
-            result = function(*args, **kwargs)
+            try:
+                result = function(*args, **kwargs)
+            finally:
+                self.breakpoints.end()
             data = self.pickle(function, result)
             del result  # what it warns as it goes is the function's, too
             message = "returned", number, self.recorder.take(), data

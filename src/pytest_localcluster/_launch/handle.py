@@ -6,6 +6,7 @@ import contextlib
 import signal as signals
 import threading
 from concurrent.futures import Future
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ class ChildProcess:
         self._log = log
         self._name = str(entry.context.task)
         self._filters = filters
+        self._terminal = entry.terminal
         self._owner = _held.owner()
         self._handle = _held.hold(f"the control socket and the status pipe of {self._name}")
         self._held = _held.hold(
@@ -110,6 +112,8 @@ class ChildProcess:
             if kind == "program":
                 (self.program,) = rest
                 return False  # next is how it could not be executed, or the end
+            if self._debugs(kind, rest):
+                return False
         except TimeoutError:
             return False
         except (EOFError, ConnectionResetError):
@@ -127,7 +131,17 @@ class ChildProcess:
                 raise reports.not_forked(self._context, what) from cause
             raise reports.start_failed(self._context, self._log, self.pid, what) from cause
         self._ready = True
+        if not self._terminal.refusal and not self.program:
+            self._listen_from_now_on()  # for breakpoints, which may be anywhere
         return True
+
+    def _debugs(self, kind: str, rest: list[Any]) -> bool:
+        """Tell whether that was said by a debugger, and see to it."""
+        if kind == "breakpoint":
+            self._terminal.ask(self, partial(self._control.send, "terminal", 0))
+        elif kind == "resumed":
+            self._terminal.leave(self, *rest)
+        return kind in ("breakpoint", "resumed")
 
     def _died_starting(self) -> StartError:
         code = self.wait(Deadline(1.0))
@@ -192,12 +206,7 @@ class ChildProcess:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         self._calls[number] = future
-        if self._listener is None:
-            self._listener = threading.Thread(
-                target=self._listen, name=f"results of {self._name}", daemon=True
-            )
-            self._listener.start()
-            self._hold_thread(self._listener)
+        self._listen_from_now_on()
         try:
             self._control.send(kind, number, *rest)
         except OSError:
@@ -205,12 +214,22 @@ class ChildProcess:
                 future.set_exception(self._exited(self.wait(Deadline(1.0))))
         return future
 
+    def _listen_from_now_on(self) -> None:
+        if self._listener is None:
+            self._listener = threading.Thread(
+                target=self._listen, name=f"results of {self._name}", daemon=True
+            )
+            self._listener.start()
+            self._hold_thread(self._listener)
+
     def _listen(self) -> None:
         while True:
             try:
                 kind, number, *rest = self._control.receive()
             except (EOFError, OSError):
                 break
+            if self._debugs(kind, rest):
+                continue
             _warned.receive(self._name, rest.pop(0))
             future = None if kind == "warned" else self._calls.pop(number, None)
             if future is None:
@@ -222,6 +241,7 @@ class ChildProcess:
                     future.set_exception(reports.raised(self._context, *rest))
             except Exception as error:  # the result would not be read
                 future.set_exception(error)
+        self._terminal.gone(self)
         code = self.wait(Deadline(1.0))
         while self._calls:
             with contextlib.suppress(KeyError):
@@ -273,5 +293,6 @@ class ChildProcess:
         if self._listener is not None and self._listener is not threading.current_thread():
             self._listener.join(_LAST_WAIT)
         self._control.close(Deadline(_LAST_WAIT))
+        self._terminal.gone(self)
         self._fate.close()
         self._handle.give_back()

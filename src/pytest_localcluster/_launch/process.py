@@ -126,6 +126,7 @@ class ProcessLauncher:
                 sys.path,
                 _pickling.dumps((entry.serve, entry.context)),
                 filters.news(),
+                entry.terminal.refusal,
             )
         )
         number = next(self._numbers)
