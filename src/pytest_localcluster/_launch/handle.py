@@ -250,7 +250,7 @@ class ChildProcess:
 
     def _hear_last_words(self) -> None:
         with contextlib.suppress(EOFError, OSError):
-            while self._control.readable(Deadline(0)):
+            while self._control.fileno() >= 0 and self._control.readable(Deadline(0)):
                 _, _, kept = self._control.receive(Deadline(_LAST_WAIT))
                 _warned.receive(self._name, kept)
 
@@ -287,7 +287,7 @@ class ChildProcess:
             # it goes with the forkserver, which is of no use anyway.
             self._launcher.abandon_if_hung()
             self.wait(Deadline(_LAST_WAIT))
-        if self._ready and self._listener is None and not self.program:
+        if self._ready and self._listener is None:
             self._hear_last_words()
         self._control.hang_up()  # wakes the listener
         if self._listener is not None and self._listener is not threading.current_thread():
