@@ -62,31 +62,6 @@ def test_the_runtimes_of_the_readme() -> None:
     cluster(**eval(f"dict({snippet})", names))  # our own manual
 
 
-def test_the_recipe_for_coverage_inside_tasks(pytester: pytest.Pytester) -> None:
-    (recipe,) = snippets("docs/tutorial.md", "toml")
-    pytester.makepyprojecttoml(recipe)
-    pytester.makepyfile(
-        served="""
-        import os
-
-        def runs_in_a_task():
-            return os.getpid()
-        """,
-        test_it="""
-        import os
-        import pytest
-        import served
-
-        @pytest.mark.cluster(workers=1, ps=0)
-        def test_it(local_cluster):
-            assert local_cluster.workers[0].run(served.runs_in_a_task) != os.getpid()
-        """,
-    )
-    result = pytester.runpytest_subprocess("-p", "no:asyncio", "--cov=served", "--cov-report=term")
-    result.assert_outcomes(passed=1)
-    result.stdout.re_match_lines([r"served\.py\s+3\s+0\s.*100%"])
-
-
 def test_where_to_keep_state(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         helpers="""
@@ -127,6 +102,12 @@ from words_pb2_grpc import TotalsStub, add_TotalsServicer_to_server
 """
     pytester.makepyfile(PREAMBLE + imports + snippet)
     pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1)
+
+
+def test_what_tasks_warn(pytester: pytest.Pytester) -> None:
+    snippet, *_ = snippets("docs/how-to/inside-tasks.md", "python")
+    pytester.makepyfile(PREAMBLE + "import warnings\n" + snippet)
+    pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1, warnings=0)
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "test-all", "docs", "bench", "bench-peers"])

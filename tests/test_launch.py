@@ -26,6 +26,7 @@ from pytest_localcluster import (
     StopError,
     Task,
     _cluster,
+    _lives,
     _runtimes,
     current_task,
 )
@@ -39,6 +40,8 @@ from pytest_localcluster._life import Life
 from pytest_localcluster._lives import wait_all_ready
 from pytest_localcluster._logs import TaskLog
 from pytest_localcluster._runtimes import Assignment
+from pytest_localcluster._terminal import terminal
+from pytest_localcluster._warned import Filters
 from tests.idle import Serving
 
 LAUNCHERS = ["process", "thread"]
@@ -65,11 +68,13 @@ class Runtime(_runtimes.Runtime):
 def test_a_task_is_not_ready_before_its_pid_is_known(tmp_path: Path) -> None:
     """On a busy machine a task may be up before the forkserver has told whom it forked."""
     context = TaskContext(TASK, ClusterSpec({"ps": ["localhost:1"]}), "grpc://localhost:1", {})
-    entry = Entry(Serving, context, Deadline(20))
+    entry = Entry(Serving, context, Deadline(20), terminal())
     control, task_end = socket.socketpair()
     status, forkserver_end = os.pipe()
     launcher = ProcessLauncher((), {})
-    process = ChildProcess(launcher, 0, entry, TaskLog(tmp_path / "log"), control, status)
+    process = ChildProcess(
+        launcher, 0, entry, TaskLog(tmp_path / "log"), control, status, Filters()
+    )
     with task_end:
         send(task_end, ("ready", 4711))
         assert not process.come_up()
@@ -253,6 +258,12 @@ def test_a_refused_bind_is_tried_once_more_with_fresh_ports(tmp_path: Path) -> N
     with LocalCluster(workers=1, ps=0, runtime=Runtime(refuse_once)) as cluster:
         assert marker.exists()
         assert cluster.workers[0].is_alive()
+
+
+def test_a_start_has_all_the_time_while_somebody_debugs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_lives, "in_use", lambda: True)
+    with LocalCluster(workers=1, ps=0, runtime=Runtime(), start_timeout=1e-9):
+        pass
 
 
 def test_a_second_refusal_is_an_error() -> None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from . import _held, _setup
+from . import _held, _setup, _warned
 from ._channel import close_all, renew_all
 from ._clock import Deadline, now
 from ._config import ClusterConfig
@@ -186,6 +186,7 @@ class LocalCluster(Faults):
             finally:
                 self.stop_seconds = now() - began
                 _held.forget_ended()
+                _warned.deliver()
 
     def _end(self) -> None:
         end_all(self._lives()[::-1], self.config.stop_timeout)  # the last started goes first

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ._launch import Entry, Process
 from ._launch.reports import describe_exit, exited, never_ready, start_failed
+from ._terminal import terminal
 from .errors import ServerExited, StopError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Life:
         self._missing = None
         self.forgiven = False
         self.asked.clear()
-        entry = Entry(runtime.entry(assignment), assignment.context, deadline)
+        entry = Entry(runtime.entry(assignment), assignment.context, deadline, terminal())
         self.process = launcher.launch(entry, self.log)
 
     @property
@@ -215,6 +216,13 @@ class Life:
             return None
         assert self.process is not None
         return self.process.forget(peer)
+
+    def attend_to_warnings(self) -> Future[None] | None:
+        """Begin to take what the task has warned; None if it cannot listen."""
+        if not self._listens():
+            return None
+        assert self.process is not None
+        return self.process.attend_to_warnings()
 
     def _listens(self) -> bool:
         running = self.state is State.RUNNING and self.is_alive()

@@ -124,6 +124,8 @@ class Follower:
         self._logs = [(prefix, log, [log.mark()], [""]) for prefix, log in logs]
         self._write = write
         self._closing = threading.Event()
+        self._showing = threading.Lock()
+        self._paused = False
         self._thread = threading.Thread(
             target=self._run, name="pytest-localcluster-logs", daemon=True
         )
@@ -132,7 +134,9 @@ class Follower:
 
     def _run(self) -> None:
         while not self._closing.wait(0.05):  # files send no event when they grow
-            self._show()
+            with self._showing:
+                if not self._paused:
+                    self._show()
 
     def _show(self, last: bool = False) -> None:
         for prefix, log, mark, rest in self._logs:
@@ -144,6 +148,17 @@ class Follower:
                     lines.append(rest[0])
                 for line in lines:
                     self._write(f"{prefix} {line}\n")
+
+    def pause(self) -> None:
+        """Show what was printed until now, and then nothing."""
+        with self._showing:
+            if not self._paused:
+                self._show()
+            self._paused = True
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        self._paused = False
 
     def close(self) -> None:
         """Show what is left and end. Idempotent."""

@@ -13,7 +13,20 @@ if TYPE_CHECKING:
     from ._cluster import LocalCluster
     from ._config import ClusterConfig
 
-__all__ = ["Observer", "observe", "observer"]
+__all__ = ["Debugging", "Observer", "observe", "observer"]
+
+
+class Debugging(Protocol):
+    """What is asked, and told, of breakpoints in tasks."""
+
+    def refusal(self) -> str:
+        """Return why tasks have no terminal; "" if they may ask for one."""
+
+    def prompting(self) -> None:
+        """Learn that a task is about to prompt at the terminal."""
+
+    def resumed(self, how: str) -> None:
+        """Learn that it goes on: by a ``"step"``, ``"continue"`` or ``"quit"``."""
 
 
 class Observer(Protocol):
@@ -33,6 +46,10 @@ class Observer(Protocol):
 
     def created(self, cluster: LocalCluster) -> None:
         """Take over the life of a cluster that create_local_cluster() made, before it starts."""
+
+    @property
+    def debugging(self) -> Debugging:
+        """Who knows of the terminal."""
 
 
 _current: Observer | None = None

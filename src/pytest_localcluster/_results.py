@@ -6,6 +6,8 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from . import _warned
+from ._terminal import in_use, until_free
 from .errors import ClusterError, ServerExited, SpecError
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class Result(Future[T]):
         except ServerExited:
             self._told()
             raise
+        finally:
+            _warned.deliver()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the function raised, None if it returned."""
@@ -106,7 +110,12 @@ def _wait(futures: Mapping[S, Future[T]], timeout: float | None) -> None:
         done, pending = wait(
             futures.values(), _LOOK if timeout is None else timeout, FIRST_EXCEPTION
         )
-        if timeout is not None or not pending or any(future.exception() for future in done):
+        if not pending or any(future.exception() for future in done):
+            return
+        if in_use():
+            until_free()
+            continue
+        if timeout is not None:
             return
         # A function may take as long as it likes; but not while nothing can run.
         now = {s for s, future in futures.items() if future in pending and s.is_suspended()}
@@ -120,7 +129,10 @@ def gather(futures: Mapping[S, Future[T]], timeout: float | None) -> list[T]:
     number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
     if timeout is not None and not (number and timeout >= 0):
         raise SpecError(f"timeout={timeout!r} is no time to wait", remedy="use seconds, or None")
-    _wait(futures, timeout)
+    try:
+        _wait(futures, timeout)
+    finally:
+        _warned.deliver()
     for server, future in futures.items():
         error = future.exception() if future.done() else None
         if error is not None:

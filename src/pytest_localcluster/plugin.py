@@ -66,6 +66,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Get ready for clusters, if there are tests that use them."""
+    if "coverage" in sys.modules:
+        from ._coverage import environment
+
+        environment()  # now, while relative paths are meant as its configuration means them
     names = (getattr(item, "fixturenames", None) or () for item in session.items)
     if any("cluster_config" in used for used in names):
         from ._plugin.warmup import warm_up

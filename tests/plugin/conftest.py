@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+
+from tests.plugin.typist import Typist
 
 Run = Callable[..., pytest.RunResult]
 
@@ -40,3 +42,17 @@ def run_both(request: pytest.FixtureRequest, run: Run) -> Run:
     """Run pytest in a process of its own, without and with xdist."""
     mode = ["-n", "2", "--dist=loadfile"] if request.param == "xdist" else ["-p", "no:xdist"]
     return lambda *args: run(*mode, *args)
+
+
+@pytest.fixture
+def at_a_terminal(pytester: pytest.Pytester) -> Iterator[Callable[..., Typist]]:
+    """Run pytest at a terminal, where somebody types."""
+    started: list[Typist] = []
+
+    def start(*args: str) -> Typist:
+        started.append(Typist(*args))
+        return started[-1]
+
+    yield start
+    for typist in started:
+        typist.close()

@@ -121,31 +121,3 @@ def test_pdb_stops_where_the_test_does(pytester: pytest.Pytester) -> None:
             "> */test_pdb_stops_where_the_test_does.py(11)test_step()",
         ]
     )
-
-
-@pytest.mark.parametrize("mode", [(), ("-n2",)], ids=["plain", "xdist"])
-def test_coverage_of_what_runs_in_tasks(
-    pytester: pytest.Pytester, run: Run, mode: tuple[str, ...]
-) -> None:
-    # Older releases cannot be told to follow forks that end with os._exit.
-    pytest.importorskip("coverage", minversion="7.10")
-    (pytester.path / ".coveragerc").write_text("[run]\npatch =\n    subprocess\n    _exit\n")
-    pytester.makepyfile(
-        work="""
-        def in_task(n):
-            total = 0
-            for i in range(n):
-                total += i
-            return total
-        """,
-        test_it="""
-        import work
-
-        def test_it(local_cluster):
-            assert local_cluster.workers[0].run(work.in_task, 4) == 6
-        """,
-    )
-    result = run(*mode, "--cov=work", "--cov-report=term-missing")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["work.py * 100%*"])
-    assert list(pytester.path.glob(".coverage.*")) == []  # all were combined

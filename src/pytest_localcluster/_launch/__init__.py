@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .._spec import Task
     from ..errors import StartTimeout
 
-__all__ = ["Entry", "Launcher", "Process", "Serving", "find_launcher"]
+__all__ = ["Entry", "Launcher", "Process", "Serving", "Terminal", "find_launcher"]
 
 
 class Serving(Protocol):
@@ -35,6 +35,25 @@ class Serving(Protocol):
         """Drop what is known of a peer that was restarted."""
 
 
+class Terminal(Protocol):
+    """What tasks with breakpoints share; those who ask are told apart by identity.
+
+    Attributes:
+        refusal: why no task gets it; "" if tasks do.
+    """
+
+    refusal: str
+
+    def ask(self, who: object, grant: Callable[[str], None]) -> None:
+        """Have ``grant`` called with what to open when it is ``who``'s turn."""
+
+    def leave(self, who: object, how: str) -> None:
+        """Learn that ``who`` runs again: by a ``"step"``, ``"continue"`` or ``"quit"``."""
+
+    def gone(self, who: object) -> None:
+        """Learn that ``who`` will not come back. Idempotent."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """What a launcher is asked to run.
@@ -43,11 +62,13 @@ class Entry:
         serve: brings the task's server up and returns it; picklable, and called in the task.
         context: who the task is; its ``env`` goes on top of the launching process's environment.
         deadline: by when it is to serve.
+        terminal: where its breakpoints lead to.
     """
 
     serve: Callable[[], Serving]
     context: TaskContext
     deadline: Deadline
+    terminal: Terminal
 
 
 class Process(Protocol):
@@ -101,6 +122,9 @@ class Process(Protocol):
 
     def forget(self, task: Task) -> Future[None]:
         """Have the task drop what it knows of a restarted peer."""
+
+    def attend_to_warnings(self) -> Future[None]:
+        """Have the task warn by the filters that are in force here, and tell what it has warned."""
 
     @property
     def program(self) -> str:

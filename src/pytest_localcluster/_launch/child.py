@@ -16,18 +16,28 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 from types import NoneType
 from typing import Any, NoReturn
 
-from pytest_localcluster import _context, _pickling
+from pytest_localcluster import _context, _pickling, _warned
+from pytest_localcluster._clock import Deadline
 from pytest_localcluster._launch import family
-from pytest_localcluster._launch.wire import ORDERS, read_exactly, receive, send
+from pytest_localcluster._launch.debugger import Breakpoints
+from pytest_localcluster._launch.recorder import Recorder
+from pytest_localcluster._launch.wire import ORDERS, pack, read_exactly, receive, send, send_all
 from pytest_localcluster._program import Program
 
 SPARE = b"idle task"
 """What a process is called that was forked ahead, and is no task yet."""
 
 _NONE = pickle.dumps(None)
+
+_PARTING = 0.5
+"""Seconds for the last words of a task; they take none, unless they are very many."""
+
+_Call = tuple[int, bytes, "list[_warned.Filter] | None"]
+"""A function to run: its number, itself, and the test's filters for warnings if they are news."""
 
 
 class Child:
@@ -47,7 +57,10 @@ class Child:
         self.parent = parent
         self.failure = failure
         self.sending = threading.Lock()
-        self.calls: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self.recorder = Recorder()
+        self.calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self.turns: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.listening = False
         self.turning = threading.Lock()
         self.calling = False
         self.stopping = False
@@ -59,10 +72,15 @@ class Child:
             self.take_output()
             if self.failure is not None:
                 raise self.failure
-            environ, directory, path, entry = pickle.loads(self.payload)
+            environ, directory, path, entry, filters, refusal = pickle.loads(self.payload)
             _adopt(environ, directory, path)
+            self.recorder.begin(filters)
             serve, context = _pickling.loads(entry)
             _context.become(context)
+            self.breakpoints = Breakpoints(
+                str(context.task), refusal, self.ask_for_terminal, partial(self.tell, "resumed", 0)
+            )
+            self.breakpoints.install()
             self.serving = serve()
             if isinstance(self.serving, Program):
                 self.execute(self.serving)
@@ -71,6 +89,7 @@ class Child:
         del self.payload
         self.pid = os.getpid()
         self.tell("ready", self.pid)
+        self.listening = True
         threading.Thread(target=self.listen, name="control", daemon=True).start()
         while (call := self.calls.get()) is not None and self.begins_call():
             self.answer(*call)
@@ -89,6 +108,7 @@ class Child:
 
     def fail(self, error: BaseException) -> NoReturn:
         data, text = _pickling.dump_exception(error)
+        self.recorder.print()
         sys.stderr.write(text)
         self.tell("failed", 0, data, text)
         os._exit(1)
@@ -116,33 +136,52 @@ class Child:
             except (EOFError, OSError):
                 os._exit(1)  # nobody is left to be a task for
             if kind == "call":
-                self.calls.put((number, rest[0]))
+                self.calls.put((number, *rest))
             elif kind == "stop":
                 with self.turning:  # either the main thread sees this, or we see that it is busy
                     self.stopping = True
                 if self.calling:
                     self.leave()
                 self.calls.put(None)
+            elif kind == "terminal":
+                self.turns.put(rest[0])
             else:
                 self.attend(kind, number, *rest)
+
+    def ask_for_terminal(self) -> str:
+        """Wait for this task's turn at the terminal; return the path of that."""
+        self.tell("breakpoint", 0)
+        if self.listening:
+            return self.turns.get()
+        path: str = receive(self.control)[2]  # before it serves, a task is told nothing else
+        return path
 
     def attend(self, kind: str, number: int, *rest: Any) -> None:
         try:
             if kind == "reset":
                 self.serving.reset()
-            else:
+            elif kind == "forget":
                 self.serving.forget(*rest)
+            elif rest[0] is not None:
+                _warned.apply(rest[0])
         except BaseException as error:
-            self.tell("raised", number, *_pickling.dump_exception(error))
+            self.tell("raised", number, self.recorder.take(), *_pickling.dump_exception(error))
         else:
-            self.tell("returned", number, _NONE)
+            self.tell("returned", number, self.recorder.take(), _NONE)
 
-    def answer(self, number: int, call: bytes) -> None:
+    def answer(self, number: int, call: bytes, filters: list[_warned.Filter] | None) -> None:
         message: tuple[object, ...]
         try:
+            if filters is not None:
+                _warned.apply(filters)
             function, args, kwargs = _pickling.loads(call)
-            result = function(*args, **kwargs)
-            message = "returned", number, self.pickle(function, result)
+            try:
+                result = function(*args, **kwargs)
+            finally:
+                self.breakpoints.end()
+            data = self.pickle(function, result)
+            del result  # what it warns as it goes is the function's, too
+            message = "returned", number, self.recorder.take(), data
         except (SystemExit, KeyboardInterrupt) as error:
             # As anywhere: these end the process, and that is how the test hears of it.
             code = error.code if isinstance(error, SystemExit) else 1
@@ -152,7 +191,7 @@ class Child:
             self.calling = False
             self.leave(code or 0)
         except BaseException as error:
-            message = "raised", number, *_pickling.dump_exception(error)
+            message = "raised", number, self.recorder.take(), *_pickling.dump_exception(error)
         if os.getpid() != self.pid:
             self.leave()  # the function forked, and this is not the process that was asked
         _flush()  # what it printed is in the log before the test goes on
@@ -171,8 +210,16 @@ class Child:
         """End now, without taking the server down politely, which only costs time."""
         if not self.calling and os.getpid() == self.pid:
             atexit._run_exitfuncs()
+        self.part()
         _flush()
         os._exit(code)
+
+    def part(self) -> None:
+        """Send the last warnings, or print them if nobody takes them now."""
+        kept = [] if os.getpid() != self.pid else self.recorder.take()
+        if kept and self.sending.acquire(timeout=_PARTING):
+            with contextlib.suppress(OSError):
+                send_all(self.control, pack(("warned", 0, kept)), Deadline(_PARTING))
 
 
 def come_apart(parent: int) -> None:

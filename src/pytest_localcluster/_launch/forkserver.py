@@ -25,7 +25,7 @@ import traceback
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from pytest_localcluster import _pickling
+from pytest_localcluster import _coverage, _pickling
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.child import Child, wait_for_orders
@@ -69,6 +69,8 @@ def main(control: int, guard: int, preload: list[str]) -> None:
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
     os.write(1, b"ready to import\n")  # from here on the dump signal does no harm
+    if _coverage.VARIABLE in os.environ:
+        importlib.import_module("coverage").process_startup()
     _Forkserver(socket.socket(fileno=control), guard, _preload(preload)).serve()
 
 

@@ -6,10 +6,11 @@ import contextlib
 import signal as signals
 import threading
 from concurrent.futures import Future
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from .. import _held, _pickling
+from .. import _held, _pickling, _warned
 from .._clock import Deadline
 from .._logs import settle
 from ..errors import ClusterError
@@ -46,6 +47,7 @@ class ChildProcess:
         log: TaskLog,
         control: socket.socket,
         status: int,
+        filters: _warned.Filters,
     ) -> None:
         self._launcher = launcher
         self._number = number
@@ -53,6 +55,8 @@ class ChildProcess:
         self._context = entry.context
         self._log = log
         self._name = str(entry.context.task)
+        self._filters = filters
+        self._terminal = entry.terminal
         self._owner = _held.owner()
         self._handle = _held.hold(f"the control socket and the status pipe of {self._name}")
         self._held = _held.hold(
@@ -108,6 +112,8 @@ class ChildProcess:
             if kind == "program":
                 (self.program,) = rest
                 return False  # next is how it could not be executed, or the end
+            if self._debugs(kind, rest):
+                return False
         except TimeoutError:
             return False
         except (EOFError, ConnectionResetError):
@@ -125,7 +131,17 @@ class ChildProcess:
                 raise reports.not_forked(self._context, what) from cause
             raise reports.start_failed(self._context, self._log, self.pid, what) from cause
         self._ready = True
+        if not self._terminal.refusal and not self.program:
+            self._listen_from_now_on()  # for breakpoints, which may be anywhere
         return True
+
+    def _debugs(self, kind: str, rest: list[Any]) -> bool:
+        """Tell whether that was said by a debugger, and see to it."""
+        if kind == "breakpoint":
+            self._terminal.ask(self, partial(self._control.send, "terminal", 0))
+        elif kind == "resumed":
+            self._terminal.leave(self, *rest)
+        return kind in ("breakpoint", "resumed")
 
     def _died_starting(self) -> StartError:
         code = self.wait(Deadline(1.0))
@@ -174,7 +190,7 @@ class ChildProcess:
                 "make what cannot be in the function"
             )
             raise
-        return self._ask("call", call)
+        return self._ask("call", call, self._filters.news())
 
     def reset(self) -> Future[None]:
         return self._ask("reset")
@@ -182,17 +198,15 @@ class ChildProcess:
     def forget(self, task: Task) -> Future[None]:
         return self._ask("forget", task)
 
+    def attend_to_warnings(self) -> Future[None]:
+        return self._ask("warnings", self._filters.news())
+
     def _ask(self, kind: str, *rest: object) -> Future[Any]:
         number = next(self._call_numbers)
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         self._calls[number] = future
-        if self._listener is None:
-            self._listener = threading.Thread(
-                target=self._listen, name=f"results of {self._name}", daemon=True
-            )
-            self._listener.start()
-            self._hold_thread(self._listener)
+        self._listen_from_now_on()
         try:
             self._control.send(kind, number, *rest)
         except OSError:
@@ -200,13 +214,24 @@ class ChildProcess:
                 future.set_exception(self._exited(self.wait(Deadline(1.0))))
         return future
 
+    def _listen_from_now_on(self) -> None:
+        if self._listener is None:
+            self._listener = threading.Thread(
+                target=self._listen, name=f"results of {self._name}", daemon=True
+            )
+            self._listener.start()
+            self._hold_thread(self._listener)
+
     def _listen(self) -> None:
         while True:
             try:
                 kind, number, *rest = self._control.receive()
             except (EOFError, OSError):
                 break
-            future = self._calls.pop(number, None)
+            if self._debugs(kind, rest):
+                continue
+            _warned.receive(self._name, rest.pop(0))
+            future = None if kind == "warned" else self._calls.pop(number, None)
             if future is None:
                 continue  # whoever asked has been told otherwise
             try:
@@ -216,11 +241,18 @@ class ChildProcess:
                     future.set_exception(reports.raised(self._context, *rest))
             except Exception as error:  # the result would not be read
                 future.set_exception(error)
+        self._terminal.gone(self)
         code = self.wait(Deadline(1.0))
         while self._calls:
             with contextlib.suppress(KeyError):
                 _, future = self._calls.popitem()
                 future.set_exception(self._exited(code))
+
+    def _hear_last_words(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while self._control.fileno() >= 0 and self._control.readable(Deadline(0)):
+                _, _, kept = self._control.receive(Deadline(_LAST_WAIT))
+                _warned.receive(self._name, kept)
 
     def _exited(self, code: int | None, doing: str = "") -> ServerExited:
         killed = None if self._killed else self.out_of_memory()
@@ -255,9 +287,12 @@ class ChildProcess:
             # it goes with the forkserver, which is of no use anyway.
             self._launcher.abandon_if_hung()
             self.wait(Deadline(_LAST_WAIT))
+        if self._ready and self._listener is None:
+            self._hear_last_words()
         self._control.hang_up()  # wakes the listener
         if self._listener is not None and self._listener is not threading.current_thread():
             self._listener.join(_LAST_WAIT)
         self._control.close(Deadline(_LAST_WAIT))
+        self._terminal.gone(self)
         self._fate.close()
         self._handle.give_back()

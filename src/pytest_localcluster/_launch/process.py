@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from .. import _pickling
 from .._clock import Deadline
 from .._logs import settle
+from .._warned import Filters
 from ..errors import ClusterError
 from . import reports, shelter
 from .handle import ChildProcess
@@ -117,9 +118,16 @@ class ProcessLauncher:
             directory: str | None = str(Path.cwd())
         except FileNotFoundError:
             directory = None
-        environ = {**os.environ, **entry.context.env}
+        environ, filters = {**os.environ, **entry.context.env}, Filters()
         payload = pickle.dumps(
-            (environ, directory, sys.path, _pickling.dumps((entry.serve, entry.context)))
+            (
+                environ,
+                directory,
+                sys.path,
+                _pickling.dumps((entry.serve, entry.context)),
+                filters.news(),
+                entry.terminal.refusal,
+            )
         )
         number = next(self._numbers)
         with ExitStack() as failed, ExitStack() as sent:
@@ -147,7 +155,7 @@ class ProcessLauncher:
                     reports.with_source(stacks),
                 ) from None
             failed.pop_all()
-        return ChildProcess(self, number, entry, log, ours, status)
+        return ChildProcess(self, number, entry, log, ours, status, filters)
 
     def fork_ahead(self, tasks: int) -> None:
         """Have processes ready for the next tasks: these are up, and the test goes on."""

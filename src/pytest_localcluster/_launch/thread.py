@@ -176,6 +176,11 @@ class _ThreadProcess:
     def forget(self, task: Task) -> Future[None]:
         return self._attend(lambda serving: serving.forget(task))
 
+    def attend_to_warnings(self) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_result(None)  # its warnings are this process's own
+        return future
+
     def _attend(self, action: Callable[[Serving], None]) -> Future[None]:
         future: Future[None] = Future()
         assert self._serving is not None

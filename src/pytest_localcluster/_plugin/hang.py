@@ -44,6 +44,8 @@ class HangDump:
         waited = 0.0
         while not over.wait(self._seconds):
             waited += self._seconds
+            if _is_debugged():
+                continue  # somebody knows that it takes long
             text = where_everybody_is(self._watch, item, f"has run for {waited:g} s")
             if text:
                 item.stash[_DUMPED] = True
@@ -133,6 +135,11 @@ def where_everybody_is(watch: Watch, item: pytest.Item, why: str, *, own: bool =
     if own:
         parts.append(f"--- the test process, pid {os.getpid()}\n{own_stacks().rstrip()}")
     return "\n".join(parts) + "\n"
+
+
+def _is_debugged() -> bool:
+    terminal = sys.modules.get(f"{__package__.partition('.')[0]}._terminal")
+    return terminal is not None and terminal.in_use()
 
 
 def _is_timeout(error: BaseException) -> bool:

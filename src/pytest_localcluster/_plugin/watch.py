@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Generator, Iterator
 from collections.abc import Set as AbstractSet
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .._logs import Follower
     from .._server import Server
     from ..errors import ServerExited
+    from .debugging import Debugging
     from .options import Options
 
 __all__ = ["WATCH", "Watch", "Watched", "add_note"]
@@ -37,12 +39,11 @@ class Watched:
     ) -> None:
         self.cluster = cluster
         self.fixture = fixture  # which was being set up
-        self._follower = follower
+        self.follower = follower
         self._marks: dict[Server, int] = {}
         self._chaos: dict[Chaos, int | None] = {}  # what was over, and how far the rest was
-        self._known: AbstractSet[tuple[Server, int | None]] = (
-            set()
-        )  # deaths, by whose and which process
+        # Deaths, by whose and which process.
+        self._known: AbstractSet[tuple[Server, int | None]] = set()
 
     def begin(self) -> None:
         """Count from here: a test begins."""
@@ -88,14 +89,15 @@ class Watched:
 
     def ended(self) -> None:
         """Show what is left of the live output."""
-        if self._follower is not None:
-            self._follower.close()
+        if self.follower is not None:
+            self.follower.close()
 
 
 class Watch:
     """Keeps track of clusters; ties each to the fixture or test that runs when it is made."""
 
     def __init__(self, config: pytest.Config, options: Options) -> None:
+        self._config = config
         self._plugins = config.pluginmanager
         self._options = options
         self._worker = getattr(config, "workerinput", {}).get("workerid", "")
@@ -149,12 +151,21 @@ class Watch:
         elif self._owner is not None:
             self._owner.addfinalizer(cluster.stop)
 
+    @cached_property
+    def debugging(self) -> Debugging:
+        """Who knows of the terminal."""
+        from .debugging import Debugging
+
+        return Debugging(self._config, self)
+
     def begin_to_report(self) -> None:
         """Register what adds to reports, which a suite without clusters need not pay for."""
         if not self._plugins.has_plugin("localcluster-report"):
             from .report import ClusterReport
+            from .warned import TaskWarnings
 
             self._plugins.register(ClusterReport(self, self._options), "localcluster-report")
+            self._plugins.register(TaskWarnings(self), "localcluster-warnings")
 
     # -- for fixtures
 
@@ -194,6 +205,10 @@ class Watch:
         return None  # never: there is always a higher number
 
     # -- for the report
+
+    def living(self) -> list[Watched]:
+        """Return what lives now."""
+        return list(self._live)
 
     def clusters(self) -> list[Watched]:
         """Return what lives now or ended during this test, in the order of their starts."""
