@@ -28,6 +28,7 @@ FLOORS = {
     "_ports": 1,
     "_logs": 1,
     "_context": 1,
+    "_clusterfile": 1,
     "_pickling": 1,
     "_program": 1,
     "_tensors": 1,
