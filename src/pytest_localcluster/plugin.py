@@ -58,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(HangDump(watch, options.hang_dump), "localcluster-hang-dump")
     if options.logs == "all":
         watch.begin_to_report()  # the controller of xdist shows logs, and has no cluster of its own
+    if options.attachment is not None:
+        config.pluginmanager.register(options.attachment, "localcluster-attachment")
     if options.port_range is not None:
         from . import _ports
 
@@ -66,6 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Get ready for clusters, if there are tests that use them."""
+    if session.config.stash[OPTIONS].attachment is not None:
+        return
     names = (getattr(item, "fixturenames", None) or () for item in session.items)
     if any("cluster_config" in used for used in names):
         from ._plugin.warmup import warm_up

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from pytest_localcluster import LocalCluster
+from pytest_localcluster._cli.up import file_of
 
 Run = Callable[..., pytest.RunResult]
 
@@ -40,3 +44,18 @@ def run_both(request: pytest.FixtureRequest, run: Run) -> Run:
     """Run pytest in a process of its own, without and with xdist."""
     mode = ["-n", "2", "--dist=loadfile"] if request.param == "xdist" else ["-p", "no:xdist"]
     return lambda *args: run(*mode, *args)
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    """Start a cluster that is not of the inner pytest."""
+    with LocalCluster(workers=2, ps=1, jobs={"chief": 1}) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def path(cluster: LocalCluster, tmp_path: Path) -> Path:
+    """Write its file."""
+    path = tmp_path / "cluster.json"
+    file_of(cluster).write(path)
+    return path

@@ -62,7 +62,7 @@ class Watched:
         """Yield each task that printed since the last call, what, and how many bytes were cut."""
         for server in self.cluster.servers:
             try:
-                end, mark = server.log.mark(), self._marks.get(server, 0)
+                end, mark = server.log.mark(), self._marks.get(server, server.log.origin)
                 start = max(mark, end - limit)
                 text = server.log.since(start) if end > mark else ""
             except OSError as error:  # whatever somebody did to the file, the run goes on
