@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -144,3 +145,9 @@ def command() -> Command:
         )
 
     return run
+
+
+def line(text: str, what: str) -> str:
+    """Return the line of doctor's on something."""
+    (found,) = [line for line in text.splitlines() if re.match(rf"\w+ +{re.escape(what)}: ", line)]
+    return found
