@@ -54,6 +54,7 @@ FLOORS = {
     "_ancestor": 3,
     "_attached": 3,
     "_foreign": 3,
+    "_handover": 3,
     "_probe": 3,
     "_plugin": 4,
     "plugin": 4,

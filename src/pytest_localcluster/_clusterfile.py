@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class ClusterFile:
         token: what calls to the tasks carry; "" if they ask for none.
         processes: of the tasks, as far as they are known.
         logs: where the tasks write their logs, as far as that is known.
+        helpers: processes that are no tasks, and end with the cluster.
         owner: the process that ends the cluster when it is told to; None if there is none.
         version: of the package that wrote the file.
     """
@@ -62,6 +63,7 @@ class ClusterFile:
     token: Token
     processes: Mapping[Task, ProcessId] = field(default_factory=dict)
     logs: Mapping[Task, Path] = field(default_factory=dict)
+    helpers: tuple[ProcessId, ...] = ()
     owner: ProcessId | None = None
     version: str = ""
 
@@ -77,7 +79,7 @@ class ClusterFile:
         """Return the text of the file."""
         tasks: dict[str, dict[str, object]] = {str(task): {} for task in self.spec.tasks}
         for task, process in self.processes.items():
-            tasks[str(task)] |= {"pid": process.pid, "born": process.born}
+            tasks[str(task)] |= asdict(process)
         for task, log in self.logs.items():
             tasks[str(task)] |= {"log": str(log)}
         fields: dict[str, object] = {
@@ -88,8 +90,10 @@ class ClusterFile:
             "token": str(self.token),
             "tasks": tasks,
         }
+        if self.helpers:
+            fields["helpers"] = [asdict(process) for process in self.helpers]
         if self.owner is not None:
-            fields["owner"] = {"pid": self.owner.pid, "born": self.owner.born}
+            fields["owner"] = asdict(self.owner)
         return json.dumps(fields, indent=2) + "\n"
 
     def write(self, path: Path) -> None:
@@ -125,8 +129,12 @@ class ClusterFile:
 
     def is_in_use(self) -> bool:
         """Tell whether a process that it names lives; True if it names none."""
-        named = [*self.processes.values(), *([self.owner] if self.owner is not None else [])]
+        named = [*self.members(), *([self.owner] if self.owner is not None else [])]
         return not named or any(process.lives() for process in named)
+
+    def members(self) -> list[ProcessId]:
+        """Return the processes that the cluster consists of."""
+        return [*self.processes.values(), *self.helpers]
 
 
 def read_cluster_file(path: Path) -> ClusterFile:
@@ -169,13 +177,16 @@ def _from_fields(fields: Any) -> ClusterFile:
             processes[task] = _process(facts)
         if isinstance(log := facts.get("log"), str):
             logs[task] = Path(log)
-    owner = fields.get("owner")
+    owner, helpers = fields.get("owner"), fields.get("helpers", [])
+    if not isinstance(helpers, list):
+        raise SpecError(f'its "helpers" is {helpers!r}, and should be a list')
     return ClusterFile(
         spec=spec,
         runtimes=_runtimes(spec, fields.get("runtime", "native")),
         token=Token(token),
         processes=processes,
         logs=logs,
+        helpers=tuple(_process(_checked(helper, 'one of its "helpers"')) for helper in helpers),
         owner=None if owner is None else _process(_checked(owner, 'its "owner"')),
         version=str(fields.get("version", "")),
     )

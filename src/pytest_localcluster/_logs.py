@@ -96,6 +96,11 @@ class TaskLog:
             self._remains = (start, self._read(start))
             self.path.unlink(missing_ok=True)
 
+    def discard(self) -> None:
+        """Delete the file, unless it is to stay after all."""
+        if not self.kept:
+            self.remove()
+
     def __repr__(self) -> str:
         return f"<TaskLog {self.path}: {self.mark()} bytes>"
 

@@ -147,7 +147,7 @@ def open_logs(tasks: list[Task], directory: Path | None, undo: ExitStack) -> lis
         log = TaskLog(directory / f"{task.job}-{task.index}.log", kept=kept)
         logs.append(log)
         if not kept:
-            undo.callback(log.remove)
+            undo.callback(log.discard)
     return logs
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_localcluster import LocalCluster
-from pytest_localcluster._cli.up import file_of
+from pytest_localcluster import LocalCluster, __version__
+from pytest_localcluster._handover import file_of
 
 Run = Callable[..., pytest.RunResult]
 
@@ -57,5 +57,5 @@ def cluster() -> Iterator[LocalCluster]:
 def path(cluster: LocalCluster, tmp_path: Path) -> Path:
     """Write its file."""
     path = tmp_path / "cluster.json"
-    file_of(cluster).write(path)
+    file_of(cluster, __version__).write(path)
     return path

@@ -11,7 +11,6 @@ import pytest
 from pytest_localcluster import (
     LocalCluster,
 )
-from pytest_localcluster._cli.up import file_of
 from tests.plugin.conftest import Run
 
 
@@ -77,7 +76,6 @@ def test_a_cluster_that_is_another(
         "the cluster does not serve",
         "  | /job:worker/task:0: who serves there has another token",
     )
-    file_of(cluster)
     spec = cluster.spec.as_dict()
     change(path, token=str(cluster._token), cluster={**spec, "worker": spec["worker"][::-1]})
     refused(

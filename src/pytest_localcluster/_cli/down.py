@@ -21,7 +21,7 @@ _PATIENCE = 10.0
 def run(given: argparse.Namespace) -> int:
     """End it; return when it is gone."""
     file = read_cluster_file(given.file)
-    if file.owner is None and not file.processes:
+    if file.owner is None and not file.members():
         raise SpecError(
             f"{given.file} does not say which processes its cluster is",
             remedy="end it the way it was started",
@@ -41,11 +41,11 @@ def _end(file: ClusterFile, path: Path) -> None:
     for process in told:
         _signal(process, signal.SIGTERM)
         _signal(process, signal.SIGCONT)  # should somebody have stopped it
-    for process in () if told else file.processes.values():
+    for process in () if told else file.members():
         _signal(process, signal.SIGKILL)
 
     def living() -> list[ProcessId]:
-        return [process for process in (*told, *file.processes.values()) if process.lives()]
+        return [process for process in (*told, *file.members()) if process.lives()]
 
     poll(lambda: not living(), Deadline(_PATIENCE))
     if left := living():

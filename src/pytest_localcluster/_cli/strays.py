@@ -17,6 +17,7 @@ from typing import NamedTuple
 from .. import _held
 from .._clusterfile import read_cluster_file
 from .._context import TOKEN_VARIABLE
+from .._launch.guard import kept_folder
 from ..errors import SpecError
 from .checks import WARNING, Check, Look
 
@@ -128,7 +129,7 @@ def _is_task(environ: bytes) -> bool:
 def _is_stray(process: _Process, ours: dict[int, _Process], owners: set[int]) -> bool:
     """Tell whether nobody is left who would end a process."""
     if process.owner:
-        return not _is_older(process.owner, process.pid)
+        return not _is_older(process.owner, process.pid) and not _is_kept(process)
     ancestor = process.parent
     while ancestor > 1:
         if ancestor in ours and ours[ancestor].owner:
@@ -137,6 +138,16 @@ def _is_stray(process: _Process, ours: dict[int, _Process], owners: set[int]) ->
             return False  # a test started it, with what cluster.environ() gave
         ancestor = _parent_of(ancestor)
     return True
+
+
+def _is_kept(process: _Process) -> bool:
+    """Tell whether a process belongs to a cluster that a failed test has left, as it should."""
+    pid = process.pid
+    while pid > 1:
+        if Path(kept_folder(process.folder, pid)).exists():
+            return True  # that is the guard, which removes the folder in the end
+        pid = _parent_of(pid)
+    return False
 
 
 def _parent_of(pid: int) -> int:

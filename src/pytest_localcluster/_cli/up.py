@@ -12,14 +12,14 @@ from typing import Any
 
 from .. import __version__
 from .._cluster import LocalCluster
-from .._clusterfile import ClusterFile, ProcessId
+from .._clusterfile import ProcessId
 from .._config import ClusterConfig
+from .._handover import file_of
 from .._launch import shelter
-from .._runtimes import name_of
 from ..errors import SpecError
 from .view import view_of
 
-__all__ = ["file_of", "run"]
+__all__ = ["run"]
 
 _STOP_SECONDS = 0.8
 """Who presses Ctrl-C waits for it."""
@@ -43,7 +43,7 @@ def run(given: argparse.Namespace) -> int:
             if path is None:
                 # In the folder that is removed however this process ends.
                 path = shelter.new_folder() / "cluster.json"
-            file_of(cluster, owner=ProcessId.of(os.getpid())).write(path)
+            file_of(cluster, __version__, owner=ProcessId.of(os.getpid())).write(path)
             stack.callback(path.unlink, missing_ok=True)
             view = stack.enter_context(view_of(cluster, path, plain=given.plain))
             while True:
@@ -54,20 +54,6 @@ def run(given: argparse.Namespace) -> int:
         finally:
             _ignore()  # once is enough: the rest takes less than a second
     return 0
-
-
-def file_of(cluster: LocalCluster, owner: ProcessId | None = None) -> ClusterFile:
-    """Return what others need to know of a running cluster."""
-    servers = cluster.servers
-    return ClusterFile(
-        spec=cluster.spec,
-        runtimes={job: name_of(runtime) for job, runtime in cluster._runtimes.items()},
-        token=cluster._token,
-        processes={s.task: ProcessId.of(s.pid) for s in servers if s.pid is not None},
-        logs={s.task: s.log.path.absolute() for s in servers},
-        owner=owner,
-        version=__version__,
-    )
 
 
 def _config(given: argparse.Namespace) -> ClusterConfig:

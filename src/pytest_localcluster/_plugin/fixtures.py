@@ -145,7 +145,8 @@ def _lasting_cluster(
         _new_cluster(request, config) as cluster,
         watch.reviving(request.fixturename or "", cluster),
     ):
-        watch.shared(cluster)
+        if request.scope != "function":
+            watch.shared(cluster)
         yield cluster
 
 

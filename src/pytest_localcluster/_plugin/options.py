@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["OPTIONS", "Options", "add_options", "read_options"]
 
 LOGS = ("failed", "all", "none")
+KEEP = ("never", "failed")
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class Options:
         leak_check: what becomes of a test that leaks: ``"error"``, ``"warn"`` or ``"off"``.
         hang_dump: after how many seconds a test's report gets all stacks; None is never.
         attachment: the running cluster to use; None starts clusters.
+        keep: which tests' clusters to leave running: ``"never"`` or ``"failed"``.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Options:
         leak_check: str,
         hang_dump: float | None,
         attachment: Attachment | None,
+        keep: str,
     ) -> None:
         self.fields = fields
         self.logs = logs
@@ -57,6 +60,7 @@ class Options:
         self.leak_check = leak_check
         self.hang_dump = hang_dump
         self.attachment = attachment
+        self.keep = keep
 
     def cluster_config(self) -> ClusterConfig:
         """Return the config that every cluster of this run begins with."""
@@ -80,6 +84,7 @@ def add_options(parser: pytest.Parser) -> None:
         ("cluster-port-range", "LOW-HIGH", "lease ports from this range, both ends included"),
         ("cluster-leak-check", "error|warn|off", "what a test gets that leaks (default: error)"),
         ("cluster-hang-dump", "SECONDS", "after that long, show the stacks of tasks and test"),
+        ("cluster-keep", "never|failed", "whose clusters to leave running (default: never)"),
         ("cluster-attach", "FILE", "start no cluster: use the running one that FILE describes"),
     ):
         ini = name.replace("-", "_")
@@ -117,6 +122,7 @@ def read_options(config: pytest.Config) -> Options:
         port_range=_read(config, "cluster_port_range", _ports),
         leak_check=_read(config, "cluster_leak_check", _leak_check) or "error",
         hang_dump=_read(config, "cluster_hang_dump", _seconds),
+        keep=_read(config, "cluster_keep", _keep) or "never",
         attachment=_read(config, "cluster_attach", lambda text: _attach(config, text)),
     )
 
@@ -160,6 +166,12 @@ def _logs(text: str) -> str:
 def _leak_check(text: str) -> str:
     if text not in MODES:
         raise ValueError(f"use one of {', '.join(MODES)}")
+    return text
+
+
+def _keep(text: str) -> str:
+    if text not in KEEP:
+        raise ValueError(f"use one of {', '.join(KEEP)}")
     return text
 
 
