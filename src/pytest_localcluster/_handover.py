@@ -60,7 +60,7 @@ def keep(cluster: LocalCluster, version: str) -> Path:
         for life, process in zip(lives, processes, strict=True):
             if not isinstance(process, ChildProcess):
                 raise UnsupportedError(
-                    f"{life.task} cannot be kept: it is a thread, and ends with its process",
+                    f"{life.task} cannot be kept: it is no process, and ends with pytest",
                     remedy="use launcher='process'",
                 )
         homes = []

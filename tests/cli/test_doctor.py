@@ -110,7 +110,7 @@ Wrong = Callable[[pytest.MonkeyPatch, Path], object]
             "a hundred times a second",
         ),
         (
-            lambda patch, _: patch.setattr(family, "die_with_parent", lambda: None),
+            lambda patch, _: patch.setattr(family, "die_with_parent", lambda *_: None),
             machine.deaths,
             "parent death signal",
             WARNING,

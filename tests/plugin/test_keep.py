@@ -243,7 +243,7 @@ def test_what_cannot_be_kept(pytester: pytest.Pytester, run: Run) -> None:
     result.stdout.fnmatch_lines(
         [
             "<LocalCluster *> is not kept",
-            "/job:worker/task:0 cannot be kept: it is a thread, and ends with its process",
+            "/job:worker/task:0 cannot be kept: it is no process, and ends with pytest",
             "nothing can be kept: no task is alive",
             "<LocalCluster *> is not kept: it is of a fixture or marker of a wider scope*",
         ]

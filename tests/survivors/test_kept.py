@@ -110,3 +110,40 @@ def test_it_can_be_told_again(start: Start, capsys: pytest.CaptureFixture[str]) 
     assert "had ended already" in capsys.readouterr().out
     run.seconds_until_nothing_is_left()
     assert run.leftovers() == []
+
+
+MIXED = """
+import pytest
+
+@pytest.mark.cluster(
+    jobs={"shell": 1},
+    runtime={
+        "worker": "native",
+        "ps": "native",
+        "shell": CommandRuntime(
+            shell=["sh", "-c", DEAF_PROGRAM], ready=lambda server: "up" in server.log.text()
+        ),
+    },
+)
+def test_red(local_cluster):
+    assert 0
+
+def test_next():
+    at("next")
+"""
+
+
+def test_programs_and_tasks_of_several_forkservers(start: Start) -> None:
+    run = start(MIXED, "--cluster-keep=failed")
+    run.reached("next")
+    path = only_file(run)
+    file = read_cluster_file(path)
+    assert file.runtimes == {"worker": "native", "ps": "native", "shell": "command"}
+    assert len({psutil.Process(process.pid).ppid() for process in file.processes.values()}) == 2
+    run.process.kill()
+    run.process.wait()
+    assert all(process.lives() for process in file.processes.values())
+    assert {log.read_text() for log in file.logs.values()} == {"", "up\n"}
+    assert main(["down", str(path)]) == 0
+    run.seconds_until_nothing_is_left()
+    assert run.leftovers() == []

@@ -20,6 +20,7 @@ from .checks import PROBLEM, WARNING, Check, Look
 __all__ = ["LOOKS"]
 
 _PR_GET_PDEATHSIG = 2
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 
 
@@ -100,7 +101,7 @@ def deaths() -> Iterator[Check]:
         yield Check("pidfd", "the end of a process is an event")
     if not family.ADOPTS:
         return
-    died, adopted = _in_a_child()
+    died, adopted = _taken()
     what = "parent death signal"
     if died:
         yield Check(what, "tasks end with the process that forked them")
@@ -114,25 +115,21 @@ def deaths() -> Iterator[Check]:
         yield Check("orphans", "what tasks start can leave the family", WARNING, remedy)
 
 
-def _in_a_child() -> tuple[bool, bool]:
-    """Return whether the parent death signal and the adoption of orphans can be had."""
-    pid = os.fork()
-    if pid == 0:
-        status = 0
-        try:
-            family.die_with_parent()
-            family.adopt_orphans()
-            prctl, value = ctypes.CDLL(None).prctl, ctypes.c_int(0)
-            for bit, option, wanted in (
-                (1, _PR_GET_PDEATHSIG, signal.SIGKILL),
-                (2, _PR_GET_CHILD_SUBREAPER, 1),
-            ):
-                if prctl(option, ctypes.byref(value)) == 0 and value.value == wanted:
-                    status |= bit
-        finally:
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return bool(status & 1), bool(status & 2)
+def _taken() -> tuple[bool, bool]:
+    """Return whether the parent death signal and the adoption of orphans can be had; undo both."""
+    prctl, value = ctypes.CDLL(None).prctl, ctypes.c_int(0)
+
+    def is_set(option: int, wanted: int) -> bool:
+        return prctl(option, ctypes.byref(value)) == 0 and value.value == wanted
+
+    adopted_before = is_set(_PR_GET_CHILD_SUBREAPER, 1)
+    family.die_with_parent()
+    family.adopt_orphans()
+    found = is_set(_PR_GET_PDEATHSIG, signal.SIGKILL), is_set(_PR_GET_CHILD_SUBREAPER, 1)
+    family.die_with_parent(False)
+    if not adopted_before:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0)
+    return found
 
 
 def proc() -> Iterator[Check]:
