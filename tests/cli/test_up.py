@@ -41,6 +41,19 @@ def test_it_serves_who_has_its_file(up: StartUp) -> None:
         assert session.run(v.read() * constant(3.0)) == 6.0
 
 
+def test_tests_run_on_it(up: StartUp, tmp_path: Path) -> None:
+    cluster = up("--workers", "2")
+    (tmp_path / "test_it.py").write_text(
+        "def test_it(local_cluster):\n"
+        f"    assert [s.pid for s in local_cluster.servers] == {cluster.pids()[::2]}\n"
+        "    assert local_cluster.session().list_devices()\n"
+    )
+    options = ["-c", os.devnull, "-p", "no:cacheprovider", f"--cluster-attach={cluster.file()}"]
+    for _ in range(2):
+        subprocess.run([sys.executable, "-m", "pytest", *options, tmp_path], check=True)
+    cluster.end()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_and_nobody_is_left(up: StartUp, number: signal.Signals) -> None:
     cluster = up("--workers", "2")

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from pytest_localcluster._cli import main
+from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._clusterfile import read_cluster_file
 from tests.survivors.conftest import Start
 from tests.survivors.runs import Run, processes
@@ -81,6 +82,8 @@ def test_it_ends_with_each_of_those_that_keep_it(start: Start, who: str) -> None
     run, _, path = reach(start)
     run.process.kill()
     run.process.wait()
+    # What is not kept goes first: a guard that is killed before that cannot see to it.
+    assert poll(lambda: len(list(run.temporary.glob("pytest-*"))) == 1, Deadline(20))
     for pid in keepers(path)[who]:
         os.kill(pid, signal.SIGKILL)
     run.seconds_until_nothing_is_left()

@@ -98,7 +98,7 @@ class ProcessLauncher:
         self._server: subprocess.Popen[bytes] | None = None  # its guard, to be exact
         self._control: socket.socket | None = None
         self._used = False  # a task was asked of it
-        self._keeps = False  # there is what shall outlive us below it
+        self._keeps = False  # a task of it shall outlive us
         self._sees: object = None  # what the forkserver's imports were given
 
     def prepare(self) -> None:
@@ -151,11 +151,7 @@ class ProcessLauncher:
         return ChildProcess(self, number, entry, log, ours, status)
 
     def keep(self, number: int | None, fds: Sequence[int]) -> Path:
-        """Have a task outlive this process, with its control socket; or ports be held.
-
-        Returns:
-            A folder, not made yet, which is removed when nothing that is kept is left.
-        """
+        """Have a task outlive us, or ports be held; return the folder, yet to be made, for them."""
         self._keeps = True
         self.request(KEEP, number, fds, acknowledged=True)
         return shelter.kept_folder(self._server)
