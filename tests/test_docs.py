@@ -110,6 +110,31 @@ def test_what_tasks_warn(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1, warnings=0)
 
 
+def test_a_cluster_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_localcluster import LocalCluster
+    from pytest_localcluster._cli import _parser
+    from pytest_localcluster._clusterfile import read_cluster_file
+
+    page = "docs/how-to/running-cluster.md"
+    (snippet,) = snippets(page, "python")
+    with LocalCluster(workers=2) as cluster, monkeypatch.context() as patch:
+        for name, value in cluster.environ().items():
+            patch.setenv(name, value)
+        exec(PREAMBLE + snippet, {})
+        assert set(cluster.ps[0].variables()) == {"w"}
+    (fields,) = snippets(page, "json")
+    (tmp_path / "cluster.json").write_text(fields)
+    assert read_cluster_file(tmp_path / "cluster.json").runtimes == {"cache": "command"}
+    text = (ROOT / page).read_text(encoding="utf-8")
+    commands = re.findall(r"python -m pytest_localcluster (\w+[^\n)`]*)", text)
+    assert {_parser().parse_args(line.split()).command for line in commands} == {
+        "up",
+        "env",
+        "down",
+        "doctor",
+    }
+
+
 @pytest.mark.parametrize("target", ["demo", "test", "test-all", "docs", "bench", "bench-peers"])
 def test_make_has_the_targets_that_are_named(target: str) -> None:
     assert f"make {target}" in (ROOT / "README.md").read_text(encoding="utf-8")

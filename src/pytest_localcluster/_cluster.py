@@ -189,7 +189,8 @@ class LocalCluster(Faults):
                 _warned.deliver()
 
     def _end(self) -> None:
-        end_all(self._lives()[::-1], self.config.stop_timeout)  # the last started goes first
+        lives = [life for life in self._lives() if not life.leave()]
+        end_all(lives[::-1], self.config.stop_timeout)  # the last started goes first
 
     def _lives(self) -> list[Life]:
         return [server._life for server in (*self._net.servers, *self.servers)]

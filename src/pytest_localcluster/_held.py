@@ -145,7 +145,7 @@ def hold(
     return held
 
 
-def hold_thread(thread: threading.Thread, what: str = "", *, owner: Held | None = None) -> None:
+def hold_thread(thread: threading.Thread, what: str = "", *, owner: Held | None = None) -> Held:
     """Write down a thread, which is given back by ending."""
     known = weakref.ref(thread)
 
@@ -157,7 +157,7 @@ def hold_thread(thread: threading.Thread, what: str = "", *, owner: Held | None 
         found = known()
         return "" if found is None else stack_of(found.ident)
 
-    hold(
+    return hold(
         what or f"the thread {thread.name!r}",
         owner=owner,
         alive=alive,

@@ -60,6 +60,7 @@ class Life:
         self.state = State.NEW
         self.forgiven = False
         self.asked: set[int] = set()
+        self.kept = False  # it was handed to another process, and is not to end
         self._death: ServerExited | None = None  # of an earlier life, not forgiven
         self._missing: str | None = None  # what a start still lacks; None before it was asked
 
@@ -84,7 +85,7 @@ class Life:
         self.log.begin()
         self.state = State.STARTING
         self._missing = None
-        self.forgiven = False
+        self.forgiven = self.kept = False
         self.asked.clear()
         entry = Entry(runtime.entry(assignment), assignment.context, deadline, terminal())
         self.process = launcher.launch(entry, self.log)
@@ -136,6 +137,15 @@ class Life:
         error = start_failed(self._context, self.log, process.pid, what)
         error.__cause__ = self._exited(doing)
         return error
+
+    def leave(self) -> bool:
+        """Let go of the task if it was handed to another process; tell whether it was."""
+        if not self.kept or self.process is None or not self.is_alive():
+            return False
+        self.process.leave()
+        self.state = State.STOPPED
+        self.forgive()
+        return True
 
     def ask_to_stop(self) -> None:
         """Ask the task to end, without waiting for it; what cannot listen is killed."""

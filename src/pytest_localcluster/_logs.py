@@ -36,6 +36,7 @@ class TaskLog:
         self.path = path
         self.kept = kept
         self.begun = 0  # the mark of when its task was last started
+        self.origin = 0  # the mark of what is the first of this cluster's
         self._remains: tuple[int, bytes] | None = None
         os.close(self.open())
 
@@ -94,6 +95,11 @@ class TaskLog:
             start = max(0, self.mark() - _KEPT)
             self._remains = (start, self._read(start))
             self.path.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Delete the file, unless it is to stay after all."""
+        if not self.kept:
+            self.remove()
 
     def __repr__(self) -> str:
         return f"<TaskLog {self.path}: {self.mark()} bytes>"

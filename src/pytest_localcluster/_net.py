@@ -83,6 +83,11 @@ class Links:
         """Return the addresses at which others see a task."""
         return [lease.address for (_, to), lease in self._leases.items() if to == task]
 
+    @property
+    def leases(self) -> list[PortLease]:
+        """The leases of all links."""
+        return list(self._leases.values())
+
     def inflict(self, what: str, pairs: frozenset[Pair], condition: Condition) -> Fault:
         """Put links under one more condition; return when they are."""
         fault = Fault(what, pairs, condition, self)
@@ -163,7 +168,7 @@ def lay_links(
     assignment = Assignment(TaskContext(Task("links", 0), own, first.address, {}), b"", "")
     log = TaskLog(logs[0].path.with_name("links.log"), kept=logs[0].kept)
     if not log.kept:
-        undo.callback(log.remove)
+        undo.callback(log.discard)
     place = Place(assignment, runtime, launcher, first, b"")
     links = Links(Server(cluster, place, log), leases)
     undo.callback(links.end)

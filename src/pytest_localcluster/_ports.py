@@ -69,6 +69,11 @@ class PortLease:
         """Whether the kernel keeps the port for us at this moment."""
         return self._holder is not None
 
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptor that holds the port, if one does."""
+        return [] if self._holder is None else [self._holder.fileno()]
+
     def hand_over(self) -> None:
         """Make way for the server: call it just before the server binds the port.
 

@@ -32,6 +32,7 @@ __all__ = [
     "lease_places",
     "open_logs",
     "prepare_next",
+    "server_def",
     "start_seconds",
 ]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
@@ -99,11 +100,11 @@ def lease_places(
         )
         places.append(
             Place(
-                Assignment(context, _server_def(config, seen, task), token, strangers),
+                Assignment(context, server_def(config, seen, task), token, strangers),
                 runtime,
                 launcher,
                 lease,
-                _server_def(config, spec, task),
+                server_def(config, spec, task),
             )
         )
     return spec, places, links
@@ -146,7 +147,7 @@ def open_logs(tasks: list[Task], directory: Path | None, undo: ExitStack) -> lis
         log = TaskLog(directory / f"{task.job}-{task.index}.log", kept=kept)
         logs.append(log)
         if not kept:
-            undo.callback(log.remove)
+            undo.callback(log.discard)
     return logs
 
 
@@ -172,8 +173,9 @@ def _task_environment(
     return env | config.environment(task)
 
 
-def _server_def(config: ClusterConfig, spec: ClusterSpec, task: Task) -> bytes:
-    server_def = ServerDef(
+def server_def(config: ClusterConfig, spec: ClusterSpec, task: Task) -> bytes:
+    """Return the ServerDef of a task that sees a cluster as ``spec``, as it goes over the wire."""
+    message = ServerDef(
         cluster=spec.as_cluster_def(),
         job_name=task.job,
         task_index=task.index,
@@ -182,7 +184,5 @@ def _server_def(config: ClusterConfig, spec: ClusterSpec, task: Task) -> bytes:
     given = {"worker": config.worker_config, "ps": config.ps_config}.get(task.job)
     if given is not None:
         # By way of bytes, since it may be TensorFlow's own message.
-        server_def.default_session_config.CopyFrom(
-            ConfigProto.FromString(given.SerializeToString())
-        )
-    return server_def.SerializeToString()
+        message.default_session_config.CopyFrom(ConfigProto.FromString(given.SerializeToString()))
+    return message.SerializeToString()

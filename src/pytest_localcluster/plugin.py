@@ -20,6 +20,7 @@ from ._plugin.fixtures import (
     session_cluster,
 )
 from ._plugin.hang import HangDump, TimeoutDump
+from ._plugin.keep import KeepFailed
 from ._plugin.leaks import LeakCheck
 from ._plugin.marker import DESCRIPTION, MarkerCheck
 from ._plugin.options import OPTIONS, add_options, read_options
@@ -58,6 +59,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(HangDump(watch, options.hang_dump), "localcluster-hang-dump")
     if options.logs == "all":
         watch.begin_to_report()  # the controller of xdist shows logs, and has no cluster of its own
+    if options.keep == "failed":
+        config.pluginmanager.register(KeepFailed(watch), "localcluster-keep")
+    if options.attachment is not None:
+        config.pluginmanager.register(options.attachment, "localcluster-attachment")
     if options.port_range is not None:
         from . import _ports
 
@@ -70,6 +75,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from ._coverage import environment
 
         environment()  # now, while relative paths are meant as its configuration means them
+    if session.config.stash[OPTIONS].attachment is not None:
+        return
     names = (getattr(item, "fixturenames", None) or () for item in session.items)
     if any("cluster_config" in used for used in names):
         from ._plugin.warmup import warm_up

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from pytest_localcluster import LocalCluster, __version__
+from pytest_localcluster._handover import file_of
 from tests.plugin.typist import Typist
 
 Run = Callable[..., pytest.RunResult]
@@ -56,3 +59,18 @@ def at_a_terminal(pytester: pytest.Pytester) -> Iterator[Callable[..., Typist]]:
     yield start
     for typist in started:
         typist.close()
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    """Start a cluster that is not of the inner pytest."""
+    with LocalCluster(workers=2, ps=1, jobs={"chief": 1}) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def path(cluster: LocalCluster, tmp_path: Path) -> Path:
+    """Write its file."""
+    path = tmp_path / "cluster.json"
+    file_of(cluster, __version__).write(path)
+    return path

@@ -143,6 +143,9 @@ class Process(Protocol):
     def force(self) -> None:
         """Kill it if it still runs and can be killed, without waiting for that."""
 
+    def leave(self) -> None:
+        """Give back what this handle holds of a task that another process keeps."""
+
     def close(self, deadline: Deadline) -> None:
         """Give back what this handle holds, killing the task if it still runs. Idempotent."""
 

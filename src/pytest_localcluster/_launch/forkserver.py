@@ -25,15 +25,20 @@ import traceback
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from pytest_localcluster import _coverage, _pickling
+from pytest_localcluster import _coverage
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.child import Child, wait_for_orders
+from pytest_localcluster._launch.keeping import Keeping
+from pytest_localcluster._launch.parent import refuse, send_signal
 from pytest_localcluster._launch.wire import (
     AHEAD,
     DONE,
     DUMP_SIGNAL,
     END,
+    KEEP,
+    KEEP_SIGNAL,
+    KEPT_AT_ONCE,
     LATE,
     LAUNCH,
     ORDERS,
@@ -41,7 +46,6 @@ from pytest_localcluster._launch.wire import (
     REQUEST,
     STATUS,
     read_exactly,
-    send,
 )
 
 if TYPE_CHECKING:
@@ -55,9 +59,6 @@ _ORDER_SECONDS = 1.0
 
 _STRAY_SECONDS = 0.5
 """How long to wait for what a dead task has left, should it not be possible to kill that."""
-
-_STOP_SECONDS = 2.0  # for the threads of a suspended task to stop: only the kernel can hold one up
-_GROUP_SIGNALS = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
 
 
 def main(control: int, guard: int, preload: list[str]) -> None:
@@ -94,6 +95,7 @@ class _Forkserver:
         self.guard = guard
         self.failure = failure
         self.closers: list[Callable[[], None]] = []  # what tasks must not inherit
+        self.alone = False  # so the guard says
         self.helpers = frozenset(family.children())  # of what was imported, which tasks may need
         self.pids: dict[int, int] = {}  # by the number that the owner gave the task
         self.tasks: dict[int, tuple[int, int]] = {}  # pid -> its number and status pipe
@@ -101,12 +103,14 @@ class _Forkserver:
         self.spares: dict[int, socket.socket] = {}  # pid -> where it waits for orders
 
     def serve(self) -> None:
-        selector = selectors.DefaultSelector()
+        self.selector = selector = selectors.DefaultSelector()
+        self.keeping = Keeping(self.guard, selector)
         wakeup, alarm = socket.socketpair()
         for end in (wakeup, alarm):
             end.setblocking(False)
         signal.set_wakeup_fd(alarm.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.before = signal.signal(KEEP_SIGNAL, lambda *_: setattr(self, "alone", True))
         selector.register(self.control, selectors.EVENT_READ, self.answer)
         selector.register(wakeup, selectors.EVENT_READ, lambda: self.reap(wakeup))
         watch = family.watch(self.guard)
@@ -115,7 +119,8 @@ class _Forkserver:
             family.die_with_parent(False)  # now its death is seen, and what tasks started ends too
         if os.getppid() != self.guard:  # it went before we could watch it
             self.end()
-        self.closers = [item.close for item in (selector, wakeup, alarm, self.control)]
+        closing = (selector, wakeup, alarm, self.control, self.keeping)
+        self.closers = [item.close for item in closing]
         if watch is not None:
             self.closers.append(partial(os.close, watch))
         while True:
@@ -131,21 +136,23 @@ class _Forkserver:
 
     def answer(self) -> None:
         try:
-            header, fds, _, _ = socket.recv_fds(self.control, REQUEST.size, 3)
+            header, fds, _, _ = socket.recv_fds(self.control, REQUEST.size, KEPT_AT_ONCE)
             if not header:
                 raise EOFError
             kind, length = REQUEST.unpack(header)
             request = read_exactly(self.control, length)
         except (EOFError, OSError):
-            self.end()
-        if kind == END:
-            self.end(0)
-        if kind == LAUNCH:
+            kind = length = None
+        if kind is None or kind == END:
+            self.leave(1 if kind is None else 0)
+        elif kind == LAUNCH:
             self.launch(*pickle.loads(request), *fds)
         elif kind == AHEAD:
             self.ahead = min(pickle.loads(request), _MOST_AHEAD)
         elif kind == PING:
             self.control.send(DONE)
+        elif kind == KEEP:
+            self.keep(pickle.loads(request), fds)
         else:
             self.signal(*pickle.loads(request))
 
@@ -158,7 +165,7 @@ class _Forkserver:
                     lambda parent: Child(control, log, payload, parent, self.failure).run(), status
                 )
         except OSError as error:  # no memory, or too many: what runs must not pay for that
-            _refuse(error, control, status)
+            refuse(error, control, status)
         else:
             self.pids[number] = pid
             self.tasks[pid] = number, status
@@ -174,6 +181,7 @@ class _Forkserver:
         if pid == 0:
             try:
                 signal.set_wakeup_fd(-1)
+                signal.signal(KEEP_SIGNAL, self.before)
                 for close in (*self.closers, *(spare.close for spare in self.spares.values())):
                     close()
                 for fd in (*(status for _, status in self.tasks.values()), *fds):
@@ -213,15 +221,26 @@ class _Forkserver:
 
     def signal(self, number: int, signum: int) -> None:
         pid = self.pids.get(number)
-        done = pid is None or _send_signal(pid, signum)
+        done = pid is None or send_signal(pid, signum)
         if signum == signal.SIGSTOP:
             # Whoever suspends a task goes on when it does nothing more.
             self.control.send(DONE if done else LATE)
+
+    def keep(self, number: int | None, fds: list[int]) -> None:
+        """Keep a task, of whose control socket this is the other end; or ports."""
+        pid = None if number is None else self.pids.get(number)
+        if pid is None:
+            self.keeping.hold(fds)
+        else:
+            self.keeping.take(pid, *fds)
+        self.control.send(DONE)
 
     def reap(self, wakeup: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             while wakeup.recv(4096):
                 pass
+        if self.alone:
+            self.leave(1)
         for pid in [pid for pid in self.spares if os.waitpid(pid, os.WNOHANG)[0]]:
             self.spares.pop(pid).close()
             self.ahead = 0  # whatever killed it might kill the next one
@@ -234,6 +253,8 @@ class _Forkserver:
             with contextlib.suppress(BrokenPipeError):
                 os.write(status, STATUS.pack(code))
             os.close(status)
+        if self.keeping.alone and not self.keeping.living(self.tasks):
+            self.end(0)
 
     def nothing_stray(self) -> bool:
         """Kill what dead tasks have left; tell whether there is nothing of that."""
@@ -244,21 +265,22 @@ class _Forkserver:
             os.waitpid(pid, os.WNOHANG)
         return not strays
 
+    def leave(self, code: int) -> None:
+        """Take all tasks along but those that are kept: the test process is gone, or about to."""
+        if not self.keeping.living(self.tasks):
+            self.end(code)
+        if not self.keeping.alone:
+            self.selector.unregister(self.control)
+            self.control.close()
+            self.ahead = 0
+            self.keeping.end_others([*self.tasks, *self.spares])
+
     def end(self, code: int = 1) -> NoReturn:
         """Take all tasks along, with all that they have started; 0 if that was asked for."""
         if os.getppid() == self.guard:
             os.kill(self.guard, signal.SIGCONT)  # should somebody have stopped it: it ends as well
         family.kill_all([*self.tasks, *self.spares], Deadline(family.PATIENCE))
         os._exit(code)
-
-
-def _refuse(error: OSError, control: int, status: int) -> None:
-    """Say that there is no process for a task, and that it is over."""
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(control)) as sock:
-        send(sock, ("failed", 0, *_pickling.dump_exception(error)))
-    with contextlib.suppress(BrokenPipeError):
-        os.write(status, STATUS.pack(0) + STATUS.pack(1))
-    os.close(status)
 
 
 def _reaped(tasks: Collection[int]) -> Iterator[tuple[int, int]]:
@@ -273,24 +295,3 @@ def _reaped(tasks: Collection[int]) -> Iterator[tuple[int, int]]:
             if not hasattr(os, "waitid"):
                 family.kill_group(ended)  # nobody can have got its number as long as one is in it
             yield pid, os.waitstatus_to_exitcode(status)
-
-
-def _send_signal(pid: int, signum: int) -> bool:
-    """Send a signal; for SIGSTOP, tell whether no thread of the process runs any more."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if signum in _GROUP_SIGNALS:
-            with contextlib.suppress(ProcessLookupError):  # not the leader of a group yet
-                os.killpg(pid, signum)
-        if signum not in _GROUP_SIGNALS or signum == signal.SIGKILL:
-            os.kill(pid, signum)
-        if signum == signal.SIGSTOP and hasattr(os, "waitid"):
-            return poll(partial(_has_stopped, pid), Deadline(_STOP_SECONDS), interval=0.0002)
-    return True
-
-
-def _has_stopped(pid: int) -> bool:
-    try:
-        flags = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
-        return os.waitid(os.P_PID, pid, flags) is not None
-    except ChildProcessError:
-        return True

@@ -11,6 +11,9 @@ folder. When the forkserver dies, the kernel kills the tasks (parent death signa
 guard what they have left. When the guard dies, the forkserver ends with all below it. Only if guard
 and forkserver are killed at once can something stay: what tasks had started.
 
+A forkserver may have been asked to keep tasks (:mod:`pytest_localcluster._launch.keeping`). Then it
+lives on when the test process dies, and the guard waits for its end instead.
+
 A test process without tasks in processes has a guard too, for the folder alone.
 """
 
@@ -21,11 +24,14 @@ import select
 import shutil
 import signal
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family
-from pytest_localcluster._launch.wire import DUMP_SIGNAL
+from pytest_localcluster._launch.wire import DUMP_SIGNAL, KEEP_SIGNAL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _DYING = 5.0
 """How many seconds a process may take from the end of its sockets to its own."""
@@ -48,7 +54,13 @@ def main(owner: int, folder: str, control: int | None, preload: list[str]) -> No
         guard.start_forkserver(control, preload)
     signal.signal(signal.SIGTERM, guard.end_as_told)
     guard.wait()
+    guard.outlive()
     guard.end()
+
+
+def kept_folder(folder: str, guard: int) -> str:
+    """Return the name of the folder for what is kept below ``guard``, which removes it."""
+    return f"{folder}-kept-{guard}"
 
 
 class _Guard:
@@ -59,6 +71,7 @@ class _Guard:
         self.folder = folder
         self.server: int | None = None  # until it was waited for
         self.told = False  # by the owner to end
+        self.keeps = False  # below it is what is to outlive the owner
 
     def start_forkserver(self, control: int, preload: list[str]) -> None:
         guard = os.getpid()
@@ -73,22 +86,37 @@ class _Guard:
                 os._exit(1)
         os.close(control)
         signal.signal(DUMP_SIGNAL, self.pass_on)  # the test process knows no pid but ours
+        signal.signal(KEEP_SIGNAL, self.keep)
 
     def pass_on(self, signum: int, _: object) -> None:
         if self.server is not None:
             with suppress(ProcessLookupError):
                 os.kill(self.server, signum)
 
+    def keep(self, *_: object) -> None:
+        self.keeps = True
+
+    def outlive(self) -> None:
+        """If the forkserver keeps tasks, wait for its end; the owner's has come."""
+        if self.keeps and self.server is not None and not self.server_ended():
+            os.kill(self.server, KEEP_SIGNAL)  # a fork of the owner may have its sockets open
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.wait_for([self.server], self.server_ended)
+
     def wait(self) -> None:
-        pids = [self.owner] if self.server is None else [self.owner, self.server]
+        self.wait_for(
+            [self.owner] if self.server is None else [self.owner, self.server], self.is_over
+        )
+
+    def wait_for(self, pids: list[int], over: Callable[[], bool]) -> None:
         watches = [watch for watch in map(family.watch, pids) if watch is not None]
         if len(watches) < len(pids):
-            poll(self.is_over, Deadline(None), interval=0.01)
+            poll(over, Deadline(None), interval=0.01)
             return
         poller = select.poll()
         for watch in watches:
             poller.register(watch, select.POLLIN)
-        if not self.is_over():  # the owner went before it could be watched
+        if not over():  # the owner went before it could be watched
             poller.poll()
 
     def is_over(self) -> bool:
@@ -122,4 +150,6 @@ class _Guard:
             poll(self.owner_ended, Deadline(_DYING), interval=0.001)
         if self.owner_ended():
             shutil.rmtree(self.folder, ignore_errors=True)
+        if self.keeps:
+            shutil.rmtree(kept_folder(self.folder, os.getpid()), ignore_errors=True)
         os._exit(0)

@@ -17,11 +17,12 @@ from ..errors import ClusterError
 from . import oom, reports
 from .fate import Fate
 from .line import Line
-from .wire import DUMP_SIGNAL, LATE, SIGNAL
+from .wire import DUMP_SIGNAL, KEPT_AT_ONCE, LATE, SIGNAL
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from .._logs import TaskLog
     from .._spec import Task
@@ -68,6 +69,7 @@ class ChildProcess:
         self._fate = Fate(status, self._held.give_back)
         self._oom = oom.counts_lately()
         self._killed = False  # by us
+        self._threads: list[_held.Held] = []
         self._control = Line(control, self._name, self._hold_thread)
         self._ready = False
         self._stuck = False  # the forkserver never came to fork it
@@ -87,7 +89,7 @@ class ChildProcess:
         return self._fate.wait(deadline)
 
     def _hold_thread(self, thread: threading.Thread) -> None:
-        _held.hold_thread(thread, owner=self._owner)
+        self._threads.append(_held.hold_thread(thread, owner=self._owner))
 
     def news(self) -> list[int]:
         # On a busy machine a task may serve before the forkserver tells its pid: that comes first.
@@ -279,6 +281,24 @@ class ChildProcess:
         if self.exitcode is None:
             with contextlib.suppress(ClusterError):  # nobody signals it: it was killed otherwise
                 self.signal(signals.SIGKILL)
+
+    def keep(self, leases: Sequence[int]) -> Path:
+        """Have the task outlive this process, with these descriptors that hold its ports.
+
+        Returns:
+            A folder, not made yet, which is removed when nothing that is kept is left.
+        """
+        for start in range(0, len(leases), KEPT_AT_ONCE):
+            self._launcher.keep(None, leases[start : start + KEPT_AT_ONCE])
+        return self._launcher.keep(self._number, [self._control.fileno()])
+
+    def leave(self) -> None:
+        """Give back what this handle holds of a task that is kept; it lives on."""
+        self._control.leave()
+        self._fate.close()
+        for held in (*self._threads, self._handle, self._held):
+            # Who waits for a task's answer goes on to, until the socket ends with the task.
+            held.give_back()
 
     def close(self, deadline: Deadline) -> None:
         self.force()

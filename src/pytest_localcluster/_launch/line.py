@@ -118,6 +118,10 @@ class Line:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
+    def leave(self) -> None:
+        """Give back this process's end alone: another one has the socket too."""
+        self._socket.close()
+
     def close(self, deadline: Deadline) -> None:
         """Give the socket back. Idempotent."""
         self.hang_up()

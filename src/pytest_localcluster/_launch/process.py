@@ -28,7 +28,7 @@ from .._warned import Filters
 from ..errors import ClusterError
 from . import reports, shelter
 from .handle import ChildProcess
-from .wire import AHEAD, DONE, DUMP_SIGNAL, END, LAUNCH, PING, REQUEST, readable, send_all
+from .wire import AHEAD, DONE, DUMP_SIGNAL, END, KEEP, LAUNCH, PING, REQUEST, readable, send_all
 
 if TYPE_CHECKING:
     from .._logs import TaskLog
@@ -99,6 +99,7 @@ class ProcessLauncher:
         self._server: subprocess.Popen[bytes] | None = None  # its guard, to be exact
         self._control: socket.socket | None = None
         self._used = False  # a task was asked of it
+        self._keeps = False  # a task of it shall outlive us
         self._sees: object = None  # what the forkserver's imports were given
 
     def prepare(self) -> None:
@@ -157,6 +158,12 @@ class ProcessLauncher:
             failed.pop_all()
         return ChildProcess(self, number, entry, log, ours, status, filters)
 
+    def keep(self, number: int | None, fds: Sequence[int]) -> Path:
+        """Have a task outlive us, or ports be held; return the folder, yet to be made, for them."""
+        self._keeps = True
+        self.request(KEEP, number, fds, acknowledged=True)
+        return shelter.kept_folder(self._server)
+
     def fork_ahead(self, tasks: int) -> None:
         """Have processes ready for the next tasks: these are up, and the test goes on."""
         self.request(AHEAD, tasks)
@@ -212,7 +219,7 @@ class ProcessLauncher:
 
     def _start(self) -> None:
         self._close()
-        self._used, self._sees = False, _surroundings()
+        self._used, self._keeps, self._sees = False, False, _surroundings()
         self._control, theirs = socket.socketpair()
         # Unlinked from the start, so that no end of this process can leave it behind.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # _close() closes it
@@ -276,6 +283,8 @@ class ProcessLauncher:
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)  # a fork of this process may have it open too
         self._control.close()
+        if self._keeps and heard:
+            self._server.returncode = 0  # it lives on, and is not ours to wait for
         try:
             self._server.wait(2.0)
         except subprocess.TimeoutExpired:

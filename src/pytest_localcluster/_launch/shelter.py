@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import IO
 
-__all__ = ["dismiss", "new_folder", "shutdown", "start_guard"]
+__all__ = ["dismiss", "kept_folder", "new_folder", "shutdown", "start_guard"]
 
 _BOOT = (
     "import json, sys; options = json.loads(sys.argv[1]); sys.path[:] = options.pop('path'); "
@@ -92,6 +92,14 @@ def start_guard(
         )
         shelter.guards.append(guard)
         return guard
+
+
+def kept_folder(guard: subprocess.Popen[bytes] | None) -> Path:
+    """Return the folder, not made yet, that a guard removes when nothing it keeps is left."""
+    from .guard import kept_folder as name
+
+    with _lock:
+        return Path(name(str(_own().path), 0 if guard is None else guard.pid))
 
 
 def dismiss(guard: subprocess.Popen[bytes]) -> None:

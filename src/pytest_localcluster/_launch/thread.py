@@ -218,6 +218,9 @@ class _ThreadProcess:
             self._stopping.start()
             _held.hold_thread(self._stopping, owner=self._owner)
 
+    def leave(self) -> None:
+        """Do nothing: no thread outlives its process."""
+
     def close(self, deadline: Deadline) -> None:
         if not self._ended.is_set():
             self._work.put(None)

@@ -19,6 +19,9 @@ __all__ = [
     "DONE",
     "DUMP_SIGNAL",
     "END",
+    "KEEP",
+    "KEEP_SIGNAL",
+    "KEPT_AT_ONCE",
     "LATE",
     "LAUNCH",
     "ORDERS",
@@ -37,7 +40,10 @@ __all__ = [
 REQUEST = struct.Struct("!BQ")
 """A request to the forkserver: what is asked, and the length of the pickle that follows."""
 
-LAUNCH, SIGNAL, AHEAD, PING, END = range(5)
+LAUNCH, SIGNAL, AHEAD, PING, END, KEEP = range(6)
+
+KEPT_AT_ONCE = 64
+"""How many descriptors go with one request to keep something, at most."""
 
 DONE, LATE = b"\0", b"\1"
 """How the forkserver answers a request that is to be acknowledged."""
@@ -50,6 +56,9 @@ STATUS = struct.Struct("!i")
 
 DUMP_SIGNAL = signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 """Makes a task write the stacks of all its threads to its log, whatever it is doing."""
+
+KEEP_SIGNAL = signal.SIGUSR2
+"""Tells a guard that its forkserver keeps tasks, and a forkserver that the test process is gone."""
 
 _LENGTH = struct.Struct("!Q")
 

@@ -47,8 +47,9 @@ def local_cluster(
     """The running cluster that ``@pytest.mark.cluster(...)`` describes, else 1 worker and 1 ps."""
     scope, config = wanted(request.node, _base(cluster_config), getattr(request, "param", None))
     with contextlib.ExitStack() as stack:
-        if scope == "function":
-            cluster = stack.enter_context(_new_cluster(config))
+        attachment = request.config.stash[OPTIONS].attachment
+        if scope == "function" or attachment is not None:  # which is reset for each test anyway
+            cluster = stack.enter_context(_new_cluster(request, config))
         else:
             cluster = _shared_cluster(request.node, scope, config)
         unittest = sys.modules.get("unittest")
@@ -67,13 +68,15 @@ def session_cluster(
 
 
 @pytest.fixture
-def cluster_factory(cluster_config: ClusterConfig) -> Iterator[Callable[..., LocalCluster]]:
+def cluster_factory(
+    request: pytest.FixtureRequest, cluster_config: ClusterConfig
+) -> Iterator[Callable[..., LocalCluster]]:
     """Start more clusters: ``cluster_factory(workers=3)``; all stop at the end of the test."""
     base = _base(cluster_config)
     with contextlib.ExitStack() as stack:
 
         def start(**fields: Any) -> LocalCluster:
-            return stack.enter_context(_new_cluster(base.replace(**fields)))
+            return stack.enter_context(_new_cluster(request, base.replace(**fields)))
 
         yield start
 
@@ -124,10 +127,13 @@ def cluster_fixture(*, scope: Any = "function", **fields: Any) -> Any:
     return pytest.fixture(scope=scope)(cluster)
 
 
-def _new_cluster(config: ClusterConfig, **kwargs: Any) -> LocalCluster:
+def _new_cluster(request: pytest.FixtureRequest, config: ClusterConfig) -> LocalCluster:
+    attachment = request.config.stash[OPTIONS].attachment
+    if attachment is not None:
+        return attachment.cluster(config)
     from .._cluster import LocalCluster
 
-    return LocalCluster(config, **kwargs)
+    return LocalCluster(config)
 
 
 @contextlib.contextmanager
@@ -135,8 +141,12 @@ def _lasting_cluster(
     request: pytest.FixtureRequest, config: ClusterConfig
 ) -> Iterator[LocalCluster]:
     watch = request.config.stash[WATCH]
-    with _new_cluster(config) as cluster, watch.reviving(request.fixturename or "", cluster):
-        watch.shared(cluster)
+    with (
+        _new_cluster(request, config) as cluster,
+        watch.reviving(request.fixturename or "", cluster),
+    ):
+        if request.scope != "function":
+            watch.shared(cluster)
         yield cluster
 
 
@@ -155,6 +165,7 @@ def _base(config: object) -> ClusterConfig:
 
 def _shared_cluster(item: pytest.Item, scope: str, config: ClusterConfig) -> LocalCluster:
     """Return the cluster that tests of ``scope`` with this ``config`` share, as if just started."""
+    from .._cluster import LocalCluster
     from ..errors import ClusterError
 
     kind: Any = {"class": pytest.Class, "module": pytest.File, "session": pytest.Session}[scope]
@@ -177,7 +188,7 @@ def _shared_cluster(item: pytest.Item, scope: str, config: ClusterConfig) -> Loc
             cluster.stop()
             break
     folder = item.config.stash[WATCH].new_folder(node.nodeid, shared_by=f"{scope}-local_cluster")
-    cluster = _new_cluster(config, log_dir=folder)
+    cluster = LocalCluster(config, log_dir=folder)
     node.addfinalizer(cluster.stop)
     cluster.start()
     item.config.stash[WATCH].shared(cluster)

@@ -16,10 +16,12 @@ from .leaks import MODES
 
 if TYPE_CHECKING:
     from .._config import ClusterConfig
+    from .attach import Attachment
 
 __all__ = ["OPTIONS", "Options", "add_options", "read_options"]
 
 LOGS = ("failed", "all", "none")
+KEEP = ("never", "failed")
 
 T = TypeVar("T")
 
@@ -36,6 +38,8 @@ class Options:
         port_range: the lowest and the highest port to lease; None is any.
         leak_check: what becomes of a test that leaks: ``"error"``, ``"warn"`` or ``"off"``.
         hang_dump: after how many seconds a test's report gets all stacks; None is never.
+        attachment: the running cluster to use; None starts clusters.
+        keep: which tests' clusters to leave running: ``"never"`` or ``"failed"``.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class Options:
         port_range: tuple[int, int] | None,
         leak_check: str,
         hang_dump: float | None,
+        attachment: Attachment | None,
+        keep: str,
     ) -> None:
         self.fields = fields
         self.logs = logs
@@ -53,6 +59,8 @@ class Options:
         self.port_range = port_range
         self.leak_check = leak_check
         self.hang_dump = hang_dump
+        self.attachment = attachment
+        self.keep = keep
 
     def cluster_config(self) -> ClusterConfig:
         """Return the config that every cluster of this run begins with."""
@@ -76,6 +84,8 @@ def add_options(parser: pytest.Parser) -> None:
         ("cluster-port-range", "LOW-HIGH", "lease ports from this range, both ends included"),
         ("cluster-leak-check", "error|warn|off", "what a test gets that leaks (default: error)"),
         ("cluster-hang-dump", "SECONDS", "after that long, show the stacks of tasks and test"),
+        ("cluster-keep", "never|failed", "whose clusters to leave running (default: never)"),
+        ("cluster-attach", "FILE", "start no cluster: use the running one that FILE describes"),
     ):
         ini = name.replace("-", "_")
         group.addoption(f"--{name}", dest=ini, metavar=metavar, help=f"{text} (ini: {ini})")
@@ -112,6 +122,8 @@ def read_options(config: pytest.Config) -> Options:
         port_range=_read(config, "cluster_port_range", _ports),
         leak_check=_read(config, "cluster_leak_check", _leak_check) or "error",
         hang_dump=_read(config, "cluster_hang_dump", _seconds),
+        keep=_read(config, "cluster_keep", _keep) or "never",
+        attachment=_read(config, "cluster_attach", lambda text: _attach(config, text)),
     )
 
 
@@ -157,6 +169,12 @@ def _leak_check(text: str) -> str:
     return text
 
 
+def _keep(text: str) -> str:
+    if text not in KEEP:
+        raise ValueError(f"use one of {', '.join(KEEP)}")
+    return text
+
+
 def _seconds(text: str) -> float:
     number = _number(text)
     if not isinstance(number, float) or not 0 < number < threading.TIMEOUT_MAX:
@@ -174,12 +192,28 @@ def _ports(text: str) -> tuple[int, int]:
     return low, high
 
 
-def _folder(config: pytest.Config, text: str) -> Path:
-    if config.getoption("cluster_log_dir") is not None:
+def _path(config: pytest.Config, name: str, text: str) -> Path:
+    """Return the path that an option gives from where pytest was started, an ini file from there.
+
+    xdist hands the options to its workers, and theirs may be another directory: so it stays.
+    """
+    if config.getoption(name) is not None:
         base = config.invocation_params.dir
     else:
         base = config.inipath.parent if config.inipath is not None else config.rootpath
-    folder = (base / text).absolute()
+    path = (base / text).absolute()
+    setattr(config.option, name, str(path))
+    return path
+
+
+def _attach(config: pytest.Config, text: str) -> Attachment:
+    from .attach import Attachment  # only if it is asked for: it asks the tasks, by gRPC
+
+    return Attachment(config, _path(config, "cluster_attach", text))
+
+
+def _folder(config: pytest.Config, text: str) -> Path:
+    folder = _path(config, "cluster_log_dir", text)
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         raise ValueError(f"{existing} is a file; name a folder")
@@ -191,6 +225,4 @@ def _folder(config: pytest.Config, text: str) -> Path:
         raise ValueError(
             f"no file can be made there ({error.strerror}); name a folder that you may write to"
         ) from None
-    # xdist hands the options to its workers, and theirs may be another directory.
-    config.option.cluster_log_dir = str(folder)
     return folder

@@ -35,10 +35,16 @@ class Watched:
     """One cluster, and how far it was when the running test began."""
 
     def __init__(
-        self, cluster: LocalCluster, follower: Follower | None, fixture: str | None
+        self,
+        cluster: LocalCluster,
+        follower: Follower | None,
+        fixture: str | None,
+        lasts: bool,
     ) -> None:
         self.cluster = cluster
         self.fixture = fixture  # which was being set up
+        self.lasts = lasts  # longer than one test, as far as fixtures go
+        self.kept = False  # beyond the end of pytest
         self.follower = follower
         self._marks: dict[Server, int] = {}
         self._chaos: dict[Chaos, int | None] = {}  # what was over, and how far the rest was
@@ -63,7 +69,7 @@ class Watched:
         """Yield each task that printed since the last call, what, and how many bytes were cut."""
         for server in self.cluster.servers:
             try:
-                end, mark = server.log.mark(), self._marks.get(server, 0)
+                end, mark = server.log.mark(), self._marks.get(server, server.log.origin)
                 start = max(mark, end - limit)
                 text = server.log.since(start) if end > mark else ""
             except OSError as error:  # whatever somebody did to the file, the run goes on
@@ -131,7 +137,8 @@ class Watch:
 
             follower = follow([(f"[{s.task}]", s.log) for s in cluster.servers], _write)
         fixture = self._fixtures[-1].fixturename if self._fixtures else None
-        self._live.append(Watched(cluster, follower, fixture))
+        lasts = bool(self._fixtures) and self._fixtures[-1].scope != "function"
+        self._live.append(Watched(cluster, follower, fixture, lasts))
 
     def stopped(self, cluster: LocalCluster) -> None:
         """Go on showing the cluster in this test's report, and then forget it."""
@@ -183,6 +190,8 @@ class Watch:
         """Learn that a cluster is ours to stop, after some later test."""
         if cluster in self._started:
             self._started.remove(cluster)
+        for watched in self._live:
+            watched.lasts |= watched.cluster is cluster
 
     def new_folder(self, nodeid: str, *, shared_by: str = "") -> Path | None:
         """Make and return a new folder for the logs of a cluster; None if none are to be kept.

@@ -29,6 +29,7 @@ __all__ = [
     "Started",
     "find_runtime",
     "find_runtimes",
+    "name_of",
 ]
 
 
@@ -195,3 +196,8 @@ def find_runtime(runtime: Any) -> Runtime:
             remedy="use a short name, a ServicerRuntime or a CommandRuntime",
         )
     return runtime
+
+
+def name_of(runtime: Runtime) -> str:
+    """Return what to call a runtime: ``native``, ``tensorflow``, ``servicer``, ``command``, ..."""
+    return type(runtime).__name__.removesuffix("Runtime").lower()
