@@ -7,7 +7,6 @@ import signal as signals
 import threading
 from concurrent.futures import Future
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from .. import _held, _pickling, _warned
@@ -15,6 +14,7 @@ from .._clock import Deadline
 from .._logs import settle
 from ..errors import ClusterError
 from . import oom, reports
+from .calls import Calls
 from .fate import Fate
 from .line import Line
 from .wire import DUMP_SIGNAL, KEPT_AT_ONCE, LATE, SIGNAL
@@ -73,9 +73,14 @@ class ChildProcess:
         self._control = Line(control, self._name, self._hold_thread)
         self._ready = False
         self._stuck = False  # the forkserver never came to fork it
-        self._calls: dict[int, Future[Any]] = {}
-        self._call_numbers = count()
-        self._listener: threading.Thread | None = None
+        self._calls = Calls(
+            self._control,
+            self._context,
+            exited=lambda: self._exited(self.wait(Deadline(1.0))),
+            debugs=self._debugs,
+            ended=lambda: self._terminal.gone(self),
+            hold=self._hold_thread,
+        )
 
     @property
     def pid(self) -> int | None:
@@ -134,7 +139,7 @@ class ChildProcess:
             raise reports.start_failed(self._context, self._log, self.pid, what) from cause
         self._ready = True
         if not self._terminal.refusal and not self.program:
-            self._listen_from_now_on()  # for breakpoints, which may be anywhere
+            self._calls.listen()  # for breakpoints, which may be anywhere
         return True
 
     def _debugs(self, kind: str, rest: list[Any]) -> bool:
@@ -176,7 +181,7 @@ class ChildProcess:
 
     @property
     def busy(self) -> bool:
-        return bool(self._calls)
+        return self._calls.busy
 
     def call(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -192,63 +197,16 @@ class ChildProcess:
                 "make what cannot be in the function"
             )
             raise
-        return self._ask("call", call, self._filters.news())
+        return self._calls.make("call", call, self._filters.news())
 
     def reset(self) -> Future[None]:
-        return self._ask("reset")
+        return self._calls.make("reset")
 
     def forget(self, task: Task) -> Future[None]:
-        return self._ask("forget", task)
+        return self._calls.make("forget", task)
 
     def attend_to_warnings(self) -> Future[None]:
-        return self._ask("warnings", self._filters.news())
-
-    def _ask(self, kind: str, *rest: object) -> Future[Any]:
-        number = next(self._call_numbers)
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
-        self._calls[number] = future
-        self._listen_from_now_on()
-        try:
-            self._control.send(kind, number, *rest)
-        except OSError:
-            if self._calls.pop(number, None) is not None:
-                future.set_exception(self._exited(self.wait(Deadline(1.0))))
-        return future
-
-    def _listen_from_now_on(self) -> None:
-        if self._listener is None:
-            self._listener = threading.Thread(
-                target=self._listen, name=f"results of {self._name}", daemon=True
-            )
-            self._listener.start()
-            self._hold_thread(self._listener)
-
-    def _listen(self) -> None:
-        while True:
-            try:
-                kind, number, *rest = self._control.receive()
-            except (EOFError, OSError):
-                break
-            if self._debugs(kind, rest):
-                continue
-            _warned.receive(self._name, rest.pop(0))
-            future = None if kind == "warned" else self._calls.pop(number, None)
-            if future is None:
-                continue  # whoever asked has been told otherwise
-            try:
-                if kind == "returned":
-                    future.set_result(_pickling.loads(rest[0]))
-                else:
-                    future.set_exception(reports.raised(self._context, *rest))
-            except Exception as error:  # the result would not be read
-                future.set_exception(error)
-        self._terminal.gone(self)
-        code = self.wait(Deadline(1.0))
-        while self._calls:
-            with contextlib.suppress(KeyError):
-                _, future = self._calls.popitem()
-                future.set_exception(self._exited(code))
+        return self._calls.make("warnings", self._filters.news())
 
     def _hear_last_words(self) -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -307,11 +265,10 @@ class ChildProcess:
             # it goes with the forkserver, which is of no use anyway.
             self._launcher.abandon_if_hung()
             self.wait(Deadline(_LAST_WAIT))
-        if self._ready and self._listener is None:
+        if self._ready and not self._calls.listens:
             self._hear_last_words()
-        self._control.hang_up()  # wakes the listener
-        if self._listener is not None and self._listener is not threading.current_thread():
-            self._listener.join(_LAST_WAIT)
+        self._control.hang_up()  # wakes who listens
+        self._calls.join(_LAST_WAIT)
         self._control.close(Deadline(_LAST_WAIT))
         self._terminal.gone(self)
         self._fate.close()

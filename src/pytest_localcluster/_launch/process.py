@@ -28,6 +28,7 @@ from .._warned import Filters
 from ..errors import ClusterError
 from . import reports, shelter
 from .handle import ChildProcess
+from .surroundings import ENVIRONMENT, surroundings
 from .wire import AHEAD, DONE, DUMP_SIGNAL, END, KEEP, LAUNCH, PING, REQUEST, readable, send_all
 
 if TYPE_CHECKING:
@@ -36,22 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessLauncher", "launcher", "shutdown"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
-
-_ENVIRONMENT = {
-    # The threads of BLAS pools do not survive a fork, so none may be made before it.
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    # A third of a task's birth is page faults, and malloc's moving thresholds make the speed of
-    # large messages a matter of luck: one arena, given back late, is faster and steady.
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
-    "MALLOC_TOP_PAD_": str(32 << 20),
-    "LD_BIND_NOW": "1",
-    "GRPC_DNS_RESOLVER": "native",
-}
-"""What the forkserver has in its environment; its tasks get the test process's own."""
 
 _ANSWER = 5.0
 """Seconds that a forkserver which has imported everything has for a request: it needs microseconds,
@@ -110,7 +95,7 @@ class ProcessLauncher:
         """
         with self._lock:
             running = self._server is not None and self._server.poll() is None
-            if not running or (not self._used and self._sees != _surroundings()):
+            if not running or (not self._used and self._sees != surroundings()):
                 self._start()
 
     def launch(self, entry: Entry, log: TaskLog) -> ChildProcess:
@@ -219,7 +204,7 @@ class ProcessLauncher:
 
     def _start(self) -> None:
         self._close()
-        self._used, self._keeps, self._sees = False, False, _surroundings()
+        self._used, self._keeps, self._sees = False, False, surroundings()
         self._control, theirs = socket.socketpair()
         # Unlinked from the start, so that no end of this process can leave it behind.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # _close() closes it
@@ -228,7 +213,7 @@ class ProcessLauncher:
                 theirs,
                 self.preload,
                 output=self._output,
-                environ={**_ENVIRONMENT, **self.boot_env},
+                environ={**ENVIRONMENT, **self.boot_env},
             )
 
     def said(self, since: int = 0) -> str:
@@ -297,9 +282,3 @@ class ProcessLauncher:
     def __repr__(self) -> str:
         pid = self._server.pid if self._server is not None else None
         return f"<ProcessLauncher of {self.owner}: guard pid {pid}>"
-
-
-def _surroundings() -> tuple[list[str], dict[str, str]]:
-    """Return what the imports of a forkserver that starts now may depend on."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return list(sys.path), environ

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .._cluster import LocalCluster
-    from .watch import Watch, Watched
+    from .watch import Watch
+    from .watched import Watched
 
 __all__ = ["KeepFailed"]
 

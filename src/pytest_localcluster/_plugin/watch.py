@@ -11,92 +11,23 @@ import itertools
 import re
 import sys
 from collections.abc import Generator, Iterator
-from collections.abc import Set as AbstractSet
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .watched import Watched
+
 if TYPE_CHECKING:
-    from .._chaos import Chaos
     from .._cluster import LocalCluster
     from .._config import ClusterConfig
-    from .._logs import Follower
     from .._server import Server
     from ..errors import ServerExited
     from .debugging import Debugging
     from .options import Options
 
-__all__ = ["WATCH", "Watch", "Watched", "add_note"]
-
-
-class Watched:
-    """One cluster, and how far it was when the running test began."""
-
-    def __init__(
-        self,
-        cluster: LocalCluster,
-        follower: Follower | None,
-        fixture: str | None,
-        lasts: bool,
-    ) -> None:
-        self.cluster = cluster
-        self.fixture = fixture  # which was being set up
-        self.lasts = lasts  # longer than one test, as far as fixtures go
-        self.kept = False  # beyond the end of pytest
-        self.follower = follower
-        self._marks: dict[Server, int] = {}
-        self._chaos: dict[Chaos, int | None] = {}  # what was over, and how far the rest was
-        # Deaths, by whose and which process.
-        self._known: AbstractSet[tuple[Server, int | None]] = set()
-
-    def begin(self) -> None:
-        """Count from here: a test begins."""
-        self._marks = {}
-        for server in self.cluster.servers:
-            with contextlib.suppress(OSError):  # the report says what is wrong with the log
-                self._marks[server] = server.log.mark()
-        self._chaos = {chaos: chaos.mark() for chaos in self.cluster._chaos}
-        self._known = self._dead().keys()
-
-    def chaos(self) -> list[str]:
-        """Return what ``chaos()`` has done since the test began."""
-        marks = ((chaos, self._chaos.get(chaos, 0)) for chaos in self.cluster._chaos)
-        return [chaos.since(mark) for chaos, mark in marks if mark is not None]
-
-    def printed(self, limit: int) -> Iterator[tuple[Server, str, int]]:
-        """Yield each task that printed since the last call, what, and how many bytes were cut."""
-        for server in self.cluster.servers:
-            try:
-                end, mark = server.log.mark(), self._marks.get(server, server.log.origin)
-                start = max(mark, end - limit)
-                text = server.log.since(start) if end > mark else ""
-            except OSError as error:  # whatever somebody did to the file, the run goes on
-                yield server, f"its log cannot be read: {error}\n", 0
-                continue
-            if text:
-                self._marks[server] = end
-                yield server, text, start - mark
-
-    def deaths(self, *, known: bool = False) -> list[ServerExited]:
-        """Return the tasks that died on their own since the test began.
-
-        With ``known`` they count as reported from now on.
-        """
-        found = {which: death for which, death in self._dead().items() if which not in self._known}
-        if known:
-            self._known = self._known | found.keys()
-        return list(found.values())
-
-    def _dead(self) -> dict[tuple[Server, int | None], ServerExited]:
-        deaths = ((server, server.unexpected_death()) for server in self.cluster.servers)
-        return {(server, death.pid): death for server, death in deaths if death is not None}
-
-    def ended(self) -> None:
-        """Show what is left of the live output."""
-        if self.follower is not None:
-            self.follower.close()
+__all__ = ["WATCH", "Watch", "add_note"]
 
 
 class Watch:

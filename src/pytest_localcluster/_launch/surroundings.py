@@ -1,0 +1,30 @@
+"""What a forkserver has around it while it imports."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["ENVIRONMENT", "surroundings"]
+
+ENVIRONMENT = {
+    # The threads of BLAS pools do not survive a fork, so none may be made before it.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # A third of a task's birth is page faults, and malloc's moving thresholds make the speed of
+    # large messages a matter of luck: one arena, given back late, is faster and steady.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
+    "MALLOC_TOP_PAD_": str(32 << 20),
+    "LD_BIND_NOW": "1",
+    "GRPC_DNS_RESOLVER": "native",
+}
+"""What the forkserver has in its environment; its tasks get the test process's own."""
+
+
+def surroundings() -> tuple[list[str], dict[str, str]]:
+    """Return what the imports of a forkserver that starts now may depend on."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return list(sys.path), environ
