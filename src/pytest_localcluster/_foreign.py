@@ -149,6 +149,12 @@ class Elsewhere:
     def reset(self) -> Future[None]:
         raise NotImplementedError  # the cluster does it
 
+    def attend_to_warnings(self) -> Future[None]:
+        """Return at once: what the task warns is told to whoever started it."""
+        heard: Future[None] = Future()
+        heard.set_result(None)
+        return heard
+
 
 class ForeignLog(TaskLog):
     """A log that somebody else writes: it is read where it can be, and never made or removed."""

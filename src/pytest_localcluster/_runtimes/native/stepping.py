@@ -73,7 +73,7 @@ class Stepping:
     def __exit__(self, *error: object) -> None:
         # It and its execution know each other: what they hold would stay until it is collected.
         self._here = None
-        self._results.clear()
+        self._results = [None] * len(self._results)
 
     def run(self, deadline: Deadline, caller: Caller) -> None:
         """Run all parts.
@@ -208,8 +208,9 @@ class Stepping:
                 self._left -= 1
                 if not self._left:
                     self._changed.notify_all()
-            if brought and self._here is not None:
-                self._here.arrive(brought)
+            here = self._here
+            if brought and here is not None:
+                here.arrive(brought)
             return
         if status.code == CancelledError.code and not status.op:
             # That task has given up since another one did, which has lost us: why, we hear from
