@@ -20,7 +20,6 @@ from ._plugin.fixtures import (
     session_cluster,
 )
 from ._plugin.hang import HangDump, TimeoutDump
-from ._plugin.keep import KeepFailed
 from ._plugin.leaks import LeakCheck
 from ._plugin.marker import DESCRIPTION, MarkerCheck
 from ._plugin.options import OPTIONS, add_options, read_options
@@ -60,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.logs == "all":
         watch.begin_to_report()  # the controller of xdist shows logs, and has no cluster of its own
     if options.keep == "failed":
+        from ._plugin.keep import KeepFailed
+
         config.pluginmanager.register(KeepFailed(watch), "localcluster-keep")
     if options.attachment is not None:
         config.pluginmanager.register(options.attachment, "localcluster-attachment")

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .watched import Watched
-
 if TYPE_CHECKING:
     from .._cluster import LocalCluster
     from .._config import ClusterConfig
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from ..errors import ServerExited
     from .debugging import Debugging
     from .options import Options
+    from .watched import Watched
 
 __all__ = ["WATCH", "Watch", "add_note"]
 
@@ -60,6 +59,8 @@ class Watch:
 
     def launched(self, cluster: LocalCluster) -> None:
         """Begin to watch a cluster; with ``-s`` show what its tasks print, as they print it."""
+        from .watched import Watched
+
         self.begin_to_report()
         self._started.append(cluster)
         follower = None
