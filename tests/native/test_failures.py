@@ -10,6 +10,7 @@ import pytest
 
 from pytest_localcluster import _pickling
 from pytest_localcluster._clock import Deadline, poll
+from pytest_localcluster._runtimes.native import stepping
 from pytest_localcluster.errors import (
     CancelledError,
     DeadlineExceededError,
@@ -131,8 +132,9 @@ def test_a_failure_does_not_wait_for_an_operation_that_is_stuck(
 @pytest.mark.parametrize("stuck", [W0, PS0])
 @pytest.mark.parametrize("how", ["timeout", "config"])
 def test_a_step_ends_when_its_time_is_up_and_says_what_did_not(
-    cluster: Cluster, stuck: str, how: str, shared: Shared
+    cluster: Cluster, stuck: str, how: str, shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stepping, "_PATIENCE", 8)  # on a busy machine, to hear what is running
     session = cluster.session(operation_timeout_in_ms=300 if how == "config" else 0)
     session.add(
         call("endless", gate, device=stuck), call("after", np.negative, "endless:0", device=W1)
