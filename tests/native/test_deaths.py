@@ -100,7 +100,7 @@ def test_a_task_that_dies_in_the_middle_ends_the_step(
     shared.opened.set()
     assert nothing_is_left(cluster)
     cluster.start(victim)
-    for other in cluster.servers.values():  # as a cluster tells them: they may be dialling just then
+    for other in cluster.servers.values():  # as a cluster does: one may be dialling
         other.forget(Task.parse(victim))
     assert session.run("n2:0") == 1
 
