@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import importlib
 import os
 import pickle
@@ -72,7 +73,11 @@ def main(control: int, guard: int, preload: list[str]) -> None:
     os.write(1, b"ready to import\n")  # from here on the dump signal does no harm
     if _coverage.VARIABLE in os.environ:
         importlib.import_module("coverage").process_startup()
-    _Forkserver(socket.socket(fileno=control), guard, _preload(preload)).serve()
+    failure = _preload(preload)
+    # A task's first garbage collections would else look at all that is here, and so copy its pages.
+    gc.collect()
+    gc.freeze()
+    _Forkserver(socket.socket(fileno=control), guard, failure).serve()
 
 
 def _preload(modules: list[str]) -> BaseException | None:
