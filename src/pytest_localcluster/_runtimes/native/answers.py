@@ -41,10 +41,10 @@ class Answers:
         self.conversations = Conversations()
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
-        """Do nothing: generated code registers the same methods by the other way too."""
+        """Do nothing: generated code gives the same methods the other way too."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Register the methods of a service."""
+        """Have the methods of a service answered; found by name, which costs a start the least."""
         ours = {
             name: _answering(f"{service}/{name}", handlers[name], self.conversations)
             for name in handlers
@@ -52,7 +52,6 @@ class Answers:
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(service, ours),)
         )
-        self._server.add_registered_method_handlers(service, ours)
 
 
 class _Damaged:
