@@ -60,7 +60,7 @@ class TestHungTask:
         monkeypatch.setattr(hung, "_start_deadline", lambda: Deadline(1.0))
         life = hung.workers[0]._life
         assert life.process is not None
-        life.process._calls.clear()  # type: ignore[attr-defined]
+        life.process._calls._pending.clear()  # type: ignore[attr-defined]
         with pytest.raises(ClusterError, match="did not answer within 1.0 s") as caught:
             hung.reset()
         assert caught.value.task == "/job:worker/task:0"
