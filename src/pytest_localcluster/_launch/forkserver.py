@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import gc
 import importlib
 import os
 import pickle
 import selectors
 import signal
 import socket
-import traceback
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
@@ -30,6 +28,7 @@ from pytest_localcluster import _coverage
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.child import Child, wait_for_orders
+from pytest_localcluster._launch.importing import import_ahead
 from pytest_localcluster._launch.keeping import Keeping
 from pytest_localcluster._launch.parent import refuse, send_signal
 from pytest_localcluster._launch.wire import (
@@ -73,23 +72,7 @@ def main(control: int, guard: int, preload: list[str]) -> None:
     os.write(1, b"ready to import\n")  # from here on the dump signal does no harm
     if _coverage.VARIABLE in os.environ:
         importlib.import_module("coverage").process_startup()
-    failure = _preload(preload)
-    # A task's first garbage collections would else look at all that is here, and so copy its pages.
-    gc.collect()
-    gc.freeze()
-    _Forkserver(socket.socket(fileno=control), guard, failure).serve()
-
-
-def _preload(modules: list[str]) -> BaseException | None:
-    for module in modules:
-        os.write(1, f"importing {module}\n".encode())
-        try:
-            importlib.import_module(module)
-        except BaseException as error:
-            traceback.print_exc()
-            error.add_note(f"while the launcher imported {module!r} ahead for its tasks")
-            return error
-    return None
+    _Forkserver(socket.socket(fileno=control), guard, import_ahead(preload)).serve()
 
 
 class _Forkserver:

@@ -1,0 +1,26 @@
+"""Runs in the forkserver, before anything else: what its tasks will need is imported once, here."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import traceback
+
+__all__ = ["import_ahead"]
+
+
+def import_ahead(modules: list[str]) -> BaseException | None:
+    """Import the modules; return what one of them raised, which each task will."""
+    for module in modules:
+        os.write(1, f"importing {module}\n".encode())
+        try:
+            importlib.import_module(module)
+        except BaseException as error:
+            traceback.print_exc()
+            error.add_note(f"while the launcher imported {module!r} ahead for its tasks")
+            return error
+    # A task's first garbage collections would else look at all that is here, and so copy its pages.
+    gc.collect()
+    gc.freeze()
+    return None
