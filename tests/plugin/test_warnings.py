@@ -263,6 +263,7 @@ def test_categories_that_the_test_has_not_imported(pytester: pytest.Pytester, ru
             with pytest.warns(UserWarning, match="^<unlocked"):
                 local_cluster.run(warn)
 
+        @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
         def test_fork(local_cluster):
             def warn():
                 if (pid := os.fork()) == 0:
