@@ -31,11 +31,12 @@ def test_in_a_function(pytester: pytest.Pytester, at_a_terminal: Type) -> None:
     seen = user.sees(prompt(PS))
     assert "[/job:ps/task:0] words before\n" in seen
     assert re.search(r">>> breakpoint\(\) in /job:ps/task:0, pid \d+ >>>", seen)
-    assert re.search(r"> \S+test_in_a_function.py\(4\)stops\(\)\n-> x \+= 1", seen)
+    assert re.search(r"> \S+test_in_a_function.py\([34]\)stops\(\)\n-> ", seen)
     user.types("p x")
     assert user.sees(prompt(PS)).splitlines()[1] == "6"
     user.types("n")
-    assert "-> print" in user.sees(prompt(PS))
+    while "-> print" not in user.sees(prompt(PS)):  # Python 3.13 begins a line earlier
+        user.types("n")
     user.types("where")
     assert "stops()" in user.sees(prompt(PS))
     user.types("x = 70")
@@ -72,7 +73,8 @@ def test_stepping_ends_with_the_function(pytester: pytest.Pytester, at_a_termina
     for _ in range(2):
         user.sees(prompt(WORKER))
         user.types("n")
-        assert "--Return--" in user.sees(prompt(WORKER))
+        while "--Return--" not in user.sees(prompt(WORKER)):
+            user.types("n")
         user.types("s")
     user.sees("1 passed")
     assert user.ends() == pytest.ExitCode.OK

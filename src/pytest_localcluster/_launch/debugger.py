@@ -45,7 +45,7 @@ class Breakpoints:
             sys.breakpointhook = self.hook
 
     def hook(self, *args: Any, header: str | None = None, **kwargs: Any) -> Any:
-        """Begin to debug the caller, from its next line on.
+        """Begin to debug the caller.
 
         Raises:
             UnsupportedError: there is no terminal to do that at.

@@ -30,7 +30,7 @@ class TaskPdb(pdb.Pdb):
         self._how = "continue"
 
     def begin(self, frame: FrameType, header: str | None) -> None:
-        """Debug ``frame`` from its next line on."""
+        """Debug ``frame`` from its next line on, or from Python 3.13 on from where it is."""
         self._take()
         name = f"breakpoint() in {self._breakpoints.task}, pid {os.getpid()}"
         self.message(f"\n>>> {header or name} >>>")
@@ -46,6 +46,11 @@ class TaskPdb(pdb.Pdb):
         """Stop at a line."""
         with self._at_the_terminal():
             super().user_line(frame)
+
+    def user_opcode(self, frame: FrameType) -> None:
+        """Stop at an instruction: from Python 3.13 on ``breakpoint()`` leads there first."""
+        with self._at_the_terminal():
+            super().user_opcode(frame)  # type: ignore[misc]  # older ones neither have nor call it
 
     def user_call(self, frame: FrameType, argument_list: Any) -> None:
         """Stop at the begin of a function, if a step has led there."""
