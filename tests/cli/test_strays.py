@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import psutil
 import pytest
 
 from pytest_localcluster._cli import strays
+from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._context import TOKEN_VARIABLE
 from tests.cli.conftest import Command, StartUp, line
 
@@ -50,6 +52,8 @@ def test_a_program_that_was_a_task() -> None:
         environ = {**os.environ, TOKEN_VARIABLE: "secret", "TF_CONFIG": tf_config}
         child = subprocess.Popen(["sleep", "1000"], env=environ)
         try:
+            # It was executed; that its environment can be read comes a moment later.
+            assert poll(Path(f"/proc/{child.pid}/environ").read_bytes, Deadline(10))
             mine = strays._look_at(child.pid)
             assert (mine is not None) == is_task
             if mine is not None:
