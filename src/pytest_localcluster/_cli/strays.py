@@ -17,6 +17,7 @@ from typing import NamedTuple
 from .. import _held
 from .._clusterfile import read_cluster_file
 from .._context import TOKEN_VARIABLE
+from .._launch import family
 from .._launch.guard import kept_folder
 from ..errors import SpecError
 from .checks import WARNING, Check, Look
@@ -50,7 +51,9 @@ def strays() -> Iterator[Check]:
         return
     # A folder's name is known before it is made: who is not there now was there before it.
     there = sorted(Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"))
-    ours = {process.pid: process for process in map(_look_at, _pids()) if process is not None}
+    ours = {
+        process.pid: process for process in map(_look_at, family.processes()) if process is not None
+    }
     owners = {process.owner for process in ours.values()}
     left = [process for process in ours.values() if _is_stray(process, ours, owners)]
     if left:
@@ -94,10 +97,6 @@ def running() -> Iterator[Check]:
         yield Check("clusters without a test", "none")
 
 
-def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
 def _look_at(pid: int) -> _Process | None:
     """Return what a process of ours says of itself; None if it is none, or not ours to look at."""
     folder = Path(f"/proc/{pid}")
@@ -105,7 +104,7 @@ def _look_at(pid: int) -> _Process | None:
         arguments = (folder / "cmdline").read_bytes().split(b"\0")
         if not _held.identity(pid):
             return None
-        parent = _parent_of(pid)
+        parent = family.parent(pid)
         if any(_MARK in argument for argument in arguments[:6]):
             options = json.loads(arguments[-2])
             return _Process(pid, parent, options["owner"], options["folder"])
@@ -136,7 +135,7 @@ def _is_stray(process: _Process, ours: dict[int, _Process], owners: set[int]) ->
             return _is_stray(ours[ancestor], ours, owners)
         if ancestor in owners:
             return False  # a test started it, with what cluster.environ() gave
-        ancestor = _parent_of(ancestor)
+        ancestor = family.parent(ancestor)
     return True
 
 
@@ -146,16 +145,8 @@ def _is_kept(process: _Process) -> bool:
     while pid > 1:
         if Path(kept_folder(process.folder, pid)).exists():
             return True  # that is the guard, which removes the folder in the end
-        pid = _parent_of(pid)
+        pid = family.parent(pid)
     return False
-
-
-def _parent_of(pid: int) -> int:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return 0
-    return int(stat.rpartition(b")")[2].split()[1])
 
 
 def _is_older(pid: int, other: int) -> bool:

@@ -36,6 +36,8 @@ __all__ = [
     "kill",
     "kill_all",
     "kill_group",
+    "parent",
+    "processes",
     "rename",
     "watch",
 ]
@@ -85,17 +87,19 @@ def children() -> list[int]:
     try:
         return [int(pid) for pid in Path(f"/proc/self/task/{own}/children").read_bytes().split()]
     except OSError:  # not in every kernel
-        return [pid for pid in _processes() if _parent(pid) == own]
+        return [pid for pid in processes() if parent(pid) == own]
 
 
-def _processes() -> list[int]:
+def processes() -> list[int]:
+    """Return the pids of all processes; none where there is no /proc."""
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
     except OSError:
         return []
 
 
-def _parent(pid: int) -> int:
+def parent(pid: int) -> int:
+    """Return the pid of a process's parent; 0 if that cannot be had."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:

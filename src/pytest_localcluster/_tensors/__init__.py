@@ -144,20 +144,24 @@ def value_to_proto(value: Any) -> Value:
 
 def chunks_of(value: Any) -> Iterator[ValueChunk]:
     """Yield the messages of a value as a stream: what it is, then the bytes of its arrays."""
-    parts: list[memoryview | bytes] = []
-    yield ValueChunk(value=_encode(value, parts))
-    for part in parts:
-        for start in range(0, len(part), CHUNK):
-            yield ValueChunk(chunk=bytes(part[start : start + CHUNK]))
+    what, pieces = _in_pieces(value)
+    yield ValueChunk(value=what)
+    for piece in pieces:
+        yield ValueChunk(chunk=bytes(piece))
 
 
 def frames_of(value: Any) -> Iterator[bytes]:
     """Yield what :func:`chunks_of` does, in bytes."""
+    what, pieces = _in_pieces(value)
+    yield ValueChunk(value=what).SerializeToString()
+    yield from map(chunk_frame, pieces)
+
+
+def _in_pieces(value: Any) -> tuple[Value, Iterator[memoryview | bytes]]:
+    """Return what a value is, and its bytes in pieces."""
     parts: list[memoryview | bytes] = []
-    yield ValueChunk(value=_encode(value, parts)).SerializeToString()
-    for part in parts:
-        for start in range(0, len(part), CHUNK):
-            yield chunk_frame(part[start : start + CHUNK])
+    what = _encode(value, parts)
+    return what, (p[at : at + CHUNK] for p in parts for at in range(0, len(p), CHUNK))
 
 
 def _encode(value: Any, parts: list[memoryview | bytes] | None) -> Value:
