@@ -22,9 +22,9 @@ from ._proto.worker_pb2 import DESCRIPTOR, RecvTensorRequest
 from ._tensors import read_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["Streams", "tensor_call"]
+__all__ = ["Line", "Streams"]
 
 _KEEP = 32  # idle streams, each with a thread on the other side
 _LARGE = 1 << 18  # bytes of a call after which a stream is not kept
@@ -107,13 +107,45 @@ class Streams:
                 return
 
 
-def tensor_call(channel: grpc.Channel) -> Any:
-    """Return what calls a worker's RecvTensor; its chunks are read without copies of protobuf's."""
-    return channel.unary_stream(
-        _RECV_TENSOR,
-        request_serializer=RecvTensorRequest.SerializeToString,
-        response_deserializer=read_frame,
-    )
+class Line:
+    """A channel to one task, and the calls over it.
+
+    Args:
+        channel: the channel, from now on this line's own.
+        stub: what calls the task's service over it.
+        metadata: what each call carries.
+        streaming: the methods that answer request after request; they are called over streams.
+    """
+
+    def __init__(
+        self, channel: grpc.Channel, stub: Any, metadata: Any, streaming: Iterable[str]
+    ) -> None:
+        self._channel = channel
+        self._stub = stub
+        self._metadata = metadata
+        self._streams = {name: Streams(getattr(stub, name), metadata) for name in streaming}
+        self._receive = channel.unary_stream(
+            _RECV_TENSOR,
+            request_serializer=RecvTensorRequest.SerializeToString,
+            response_deserializer=read_frame,  # without the copies that protobuf makes of chunks
+        )
+
+    def call(self, method: str, request: Any, timeout: float | None) -> Any:
+        """Return the answer of a method; see :meth:`Streams.call`."""
+        streams = self._streams.get(method)
+        if streams is not None:
+            return streams.call(request, timeout)
+        return getattr(self._stub, method)(request, timeout=timeout, metadata=self._metadata)
+
+    def receive(self, request: RecvTensorRequest, timeout: float | None) -> Any:
+        """Return the stream of the messages that bring a tensor."""
+        return self._receive(request, timeout=timeout, metadata=self._metadata)
+
+    def close(self) -> None:
+        """Close the channel; calls that are under way fail."""
+        for streams in self._streams.values():
+            streams.close()
+        self._channel.close()
 
 
 class _Stream:

@@ -13,7 +13,7 @@ from .. import _channel
 from .._context import address_of
 from .._proto.master_pb2_grpc import MasterServiceStub
 from .._proto.worker_pb2 import RecvTensorRequest
-from .._streams import Streams, tensor_call
+from .._streams import Line
 from ..errors import CancelledError, DataLossError, FailedPreconditionError, OpError
 from .failure import from_call
 
@@ -26,22 +26,15 @@ __all__ = ["Connection"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 
-class _Line:
+class _Line(Line):
     """A channel and its calls; closed when it is given up and nobody is in a call any more."""
 
-    __slots__ = ("channel", "given_up", "master", "steps", "tensor", "users")
-
     def __init__(self, address: str, metadata: Any) -> None:
-        self.channel = _channel.open_channel(address, keepalive=True)
-        self.master: Any = MasterServiceStub(self.channel)  # type: ignore[no-untyped-call]
-        self.tensor = tensor_call(self.channel)
-        self.steps = Streams(self.master.RunStep, metadata)
+        channel = _channel.open_channel(address, keepalive=True)
+        self.master: Any = MasterServiceStub(channel)  # type: ignore[no-untyped-call]
+        super().__init__(channel, self.master, metadata, ["RunStep"])
         self.users = 0
         self.given_up = False
-
-    def close(self) -> None:
-        self.steps.close()
-        self.channel.close()
 
 
 class Connection:
@@ -117,11 +110,7 @@ class Connection:
         left = deadline.remaining()
         timeout = None if left is None else left + patience
         with self._calling(deadline, what) as line:
-            if method == "RunStep":
-                answer = line.steps.call(request, timeout)
-            else:
-                call = getattr(line.master, method)
-                answer = call(request, timeout=timeout, metadata=self._metadata)
+            answer = line.call(method, request, timeout)
         return self._given(answer, what)
 
     def send(self, requests: Iterable[SendTensorRequest], deadline: Deadline, what: str) -> None:
@@ -144,7 +133,7 @@ class Connection:
         """Give the stream of a value that the target's task stored."""
         request = RecvTensorRequest(step_id=step_id, key=key)
         with self._calling(deadline, what) as line:
-            stream = line.tensor(request, timeout=deadline.remaining(), metadata=self._metadata)
+            stream = line.receive(request, deadline.remaining())
             try:
                 yield stream
             finally:

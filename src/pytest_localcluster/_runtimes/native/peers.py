@@ -10,7 +10,7 @@ import grpc
 from ..._channel import open_channel, token_metadata
 from ..._proto.worker_pb2 import RecvTensorRequest
 from ..._proto.worker_pb2_grpc import WorkerServiceStub
-from ..._streams import Streams, tensor_call
+from ..._streams import Line
 from ..._tensors import value_from_chunks, value_from_proto
 from ...errors import DataLossError, InvalidArgumentError, OpError, UnavailableError
 from .statuses import StepFailed, error_of
@@ -20,22 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Peers"]
 
-
-class _Line:
-    """A channel to one task, and what is called over it: what each step calls, over streams."""
-
-    def __init__(self, address: str, metadata: Any) -> None:
-        self.channel = open_channel(address, keepalive=True)
-        self.stub: Any = WorkerServiceStub(self.channel)  # type: ignore[no-untyped-call]
-        self.receive = tensor_call(self.channel)
-        self.streams = {
-            name: Streams(getattr(self.stub, name), metadata) for name in ("RunGraph", "PullTensor")
-        }
-
-    def close(self) -> None:
-        for streams in self.streams.values():
-            streams.close()
-        self.channel.close()
+_STREAMING = ("RunGraph", "PullTensor")
 
 
 class Peers:
@@ -57,7 +42,7 @@ class Peers:
         self._names = {address: name for name, address in self._addresses.items()}
         self._metadata = token_metadata(token)
         self._lock = threading.Lock()
-        self._open: dict[str, _Line] = {}
+        self._open: dict[str, Line] = {}
         self._closed = False
 
     def call(self, address: str, method: str, request: Any, timeout: float | None = None) -> Any:
@@ -69,13 +54,9 @@ class Peers:
         """
         line = self._line(address)
         try:
-            streams = line.streams.get(method)
-            if streams is None:
-                call = getattr(line.stub, method)
-                answer = call(request, timeout=timeout, metadata=self._metadata)
-            else:
-                request.wait_in_ms = 0 if timeout is None else max(1, int(timeout * 1000))
-                answer = streams.call(request, timeout)
+            if method in _STREAMING and timeout is not None:
+                request.wait_in_ms = max(1, int(timeout * 1000))
+            answer = line.call(method, request, timeout)
         except (grpc.RpcError, ValueError) as error:
             raise self._failed(address, line, error) from None
         if answer is None:  # what gRPC makes of a call that ended well and brought no message
@@ -106,8 +87,7 @@ class Peers:
         line = self._line(address)
         request = RecvTensorRequest(step_id=step_id, key=key)
         try:
-            stream = line.receive(request, timeout=timeout, metadata=self._metadata)
-            return value_from_chunks(stream)
+            return value_from_chunks(line.receive(request, timeout))
         except (grpc.RpcError, ValueError) as error:
             raise self._failed(address, line, error) from None
 
@@ -142,7 +122,7 @@ class Peers:
         for line in lines:
             line.close()
 
-    def _line(self, address: str) -> _Line:
+    def _line(self, address: str) -> Line:
         found = self._open.get(address)
         if found is None:
             with self._lock:
@@ -152,10 +132,13 @@ class Peers:
                     )
                 found = self._open.get(address)
                 if found is None:
-                    found = self._open[address] = _Line(address, self._metadata)
+                    channel = open_channel(address, keepalive=True)
+                    stub: Any = WorkerServiceStub(channel)  # type: ignore[no-untyped-call]
+                    found = Line(channel, stub, self._metadata, _STREAMING)
+                    self._open[address] = found
         return found
 
-    def _failed(self, address: str, line: _Line, error: Any) -> OpError:
+    def _failed(self, address: str, line: Line, error: Any) -> OpError:
         failure = error_of(error, self.name(address))
         if isinstance(failure, UnavailableError):
             # A new channel has no back-off: the task is reached as soon as it is back.
