@@ -18,6 +18,7 @@ import pytest
 
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch.child import SPARE
+from tests.families import guards_elsewhere
 
 Living = psutil.Process | threading.Thread
 
@@ -84,7 +85,7 @@ def _living() -> set[Living]:
     so do the spares.
     """
     processes: set[psutil.Process] = set()
-    for child in psutil.Process().children():
+    for child in (*psutil.Process().children(), *guards_elsewhere()):
         with contextlib.suppress(psutil.NoSuchProcess):
             if "pytest_localcluster._launch.guard" not in " ".join(child.cmdline()):
                 processes |= {child, *child.children(recursive=True)}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from . import _coverage
 from ._launch import Launcher, find_launcher
+from ._observer import observer
 from ._runtimes import Runtime, find_runtimes
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ def launcher_for(config: ClusterConfig, runtime: Runtime) -> Launcher:
     """Return what starts the tasks that ``runtime`` serves in a cluster of ``config``."""
     preload = dict.fromkeys((*runtime.preload, *config.preload))
     boot_env = {**runtime.boot_env, **_coverage.environment()}
-    return find_launcher(config.launcher, tuple(preload), boot_env)
+    watcher = observer()
+    # What coverage.py is to measure in one worker is not for the forks of another.
+    run = "" if watcher is None or _coverage.VARIABLE in boot_env else watcher.run
+    return find_launcher(config.launcher, tuple(preload), boot_env, run)
 
 
 def prepare(config: ClusterConfig) -> None:

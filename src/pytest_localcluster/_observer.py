@@ -48,6 +48,10 @@ class Observer(Protocol):
         """Take over the life of a cluster that create_local_cluster() made, before it starts."""
 
     @property
+    def run(self) -> str:
+        """What the workers of this run of xdist have in common; "" if there are none."""
+
+    @property
     def debugging(self) -> Debugging:
         """Who knows of the terminal."""
 

@@ -19,6 +19,7 @@ from pytest_localcluster import LocalCluster
 from pytest_localcluster._clock import Deadline, now, poll
 from pytest_localcluster._held import identity, lives
 from pytest_localcluster._launch.child import SPARE
+from tests.families import below, guards_elsewhere
 from tests.reach import listens
 
 from .plan import Plan
@@ -177,7 +178,8 @@ def _family(tasks: AbstractSet[int | None]) -> tuple[list[psutil.Process], list[
     generation, of_task = {os.getpid(): 0}, set(tasks)
     helpers, strays = [], []
     # Parents come before their children.
-    for one in psutil.Process().children(recursive=True):
+    generation.update((guard.ppid(), 0) for guard in guards_elsewhere())
+    for one in below():
         with suppress(psutil.NoSuchProcess):
             parent, name = one.ppid(), _name(one)
             generation[one.pid] = generation.get(parent, 2) + 1
@@ -202,7 +204,7 @@ def _name(process: psutil.Process) -> bytes:
 def _ports_of_family() -> set[int]:
     """Return the ports on which this process listens, or one below it."""
     own, ports = psutil.Process(), set()
-    for one in (own, *own.children(recursive=True)):
+    for one in (own, *below()):
         with suppress(psutil.Error):
             found = one.net_connections("tcp")
             ports |= {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}

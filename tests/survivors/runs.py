@@ -16,7 +16,7 @@ import psutil
 
 from pytest_localcluster._clock import Deadline, now, poll
 
-__all__ = ["TAG", "Run", "processes", "processes_below"]
+__all__ = ["TAG", "Run", "family_of", "processes", "processes_below"]
 
 ROOT = Path(__file__).resolve().parents[2]
 TAG = "PYTEST_LOCALCLUSTER_TEST_RUN"
@@ -35,6 +35,20 @@ def processes_below(pid: int) -> list[psutil.Process]:
     """Return a process and its descendants."""
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)]
+
+
+def family_of(pid: int, tasks: Iterable[int]) -> list[psutil.Process]:
+    """Return a worker of xdist, first, and what is for it alone: a hub is for all workers."""
+    found = processes_below(pid)
+    guards = {
+        above
+        for task in tasks
+        for above in psutil.Process(task).parents()
+        if "pytest_localcluster._launch.guard" in " ".join(above.cmdline())
+    }
+    for guard in guards:
+        found += [one for one in processes_below(guard.pid) if one not in found]
+    return found
 
 
 def _tag(process: psutil.Process) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_localcluster._clock import Deadline, poll
 from tests.survivors.conftest import Record, Start
-from tests.survivors.runs import SECONDS, Run, processes_below
+from tests.survivors.runs import SECONDS, Run, family_of
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="goes by pidfds")
 
@@ -212,7 +212,7 @@ def test_it(shown, n):
         "--max-worker-restart=0",
     )
     zoos = [run.reached("zoo") for _ in range(2)]
-    families = [[one.pid for one in processes_below(told["pid"])] for told in zoos]
+    families = [[one.pid for one in family_of(told["pid"], told["started"])] for told in zoos]
     run.note()
     for told, family in zip(zoos, families, strict=True):
         assert set(told["started"]) <= set(family)
@@ -233,7 +233,7 @@ def test_the_controller_of_xdist_is_ended(
 ) -> None:
     run = start(SUITE + "def test_it(shown): wait()", "-n1")
     told = run.reached("zoo")
-    family = [one.pid for one in processes_below(told["pid"])]
+    family = [one.pid for one in family_of(told["pid"], told["started"])]
     run.note()
     run.go(told)
     run.process.send_signal(number)

@@ -166,15 +166,19 @@ class Launcher(Protocol):
         """End all that the launcher itself runs. Idempotent."""
 
 
-def find_launcher(launcher: Any, preload: tuple[str, ...], boot_env: Mapping[str, str]) -> Launcher:
+def find_launcher(
+    launcher: Any, preload: tuple[str, ...], boot_env: Mapping[str, str], run: str = ""
+) -> Launcher:
     """Return this process's launcher of a short name, or ``launcher`` itself if it is one already.
 
     Args:
         launcher: the name, or the launcher.
         preload: modules to import once for all tasks, if the launcher can do that.
         boot_env: what the process that imports them has in its environment, and no task.
+        run: what processes have in common that may share it; "" if there is no other.
     """
     if isinstance(launcher, str):
-        found: Launcher = import_module(f"{__name__}.{launcher}").launcher(preload, boot_env)
+        module = import_module(f"{__name__}.{launcher}")
+        found: Launcher = module.launcher(preload, boot_env, run)
         return found
     return launcher  # type: ignore[no-any-return]  # ClusterConfig has checked that it launches

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from pytest_localcluster._clock import poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from pytest_localcluster._clock import Deadline
 
@@ -39,6 +39,7 @@ __all__ = [
     "parent",
     "processes",
     "rename",
+    "retitle",
     "watch",
 ]
 
@@ -77,6 +78,20 @@ def rename(name: bytes) -> bytes:
     _prctl(_PR_GET_NAME, former)
     _prctl(_PR_SET_NAME, ctypes.create_string_buffer(name))
     return former.value
+
+
+def retitle(arguments: Sequence[bytes]) -> None:
+    """Change the command line of this process, which forks will have too, where that can be done.
+
+    It has room for no more than it was executed with; the last argument is filled up with blanks.
+    """
+    if _prctl is None:
+        return
+    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    begin, end = int(fields[45]), int(fields[46])  # 48 and 49 of all, as proc(5) counts them
+    text = b"\0".join(arguments)
+    if begin and len(text) < end - begin:
+        ctypes.memmove(begin, text.ljust(end - begin - 1) + b"\0", end - begin)
 
 
 def children() -> list[int]:

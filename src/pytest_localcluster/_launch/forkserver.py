@@ -14,8 +14,6 @@ This module imports little: everything here is paid by the first start.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import importlib
 import os
 import pickle
 import selectors
@@ -24,17 +22,14 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from pytest_localcluster import _coverage
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.child import Child, wait_for_orders
-from pytest_localcluster._launch.importing import import_ahead
 from pytest_localcluster._launch.keeping import Keeping
 from pytest_localcluster._launch.parent import refuse, send_signal
 from pytest_localcluster._launch.wire import (
     AHEAD,
     DONE,
-    DUMP_SIGNAL,
     END,
     KEEP,
     KEEP_SIGNAL,
@@ -61,18 +56,19 @@ _STRAY_SECONDS = 0.5
 """How long to wait for what a dead task has left, should it not be possible to kill that."""
 
 
-def main(control: int, guard: int, preload: list[str]) -> None:
-    """Be the forkserver below ``guard``; the test process talks over the socket ``control``."""
+def main(control: int, guard: int, imported: Callable[[], BaseException | None]) -> None:
+    """Be the forkserver below ``guard``; the test process talks over the socket ``control``.
+
+    Args:
+        control: its descriptor.
+        guard: the process that has forked this one.
+        imported: imports what tasks need, or has; returns what went wrong with that.
+    """
     family.adopt_orphans()
     family.die_with_parent()  # an import may take long, and nobody listens meanwhile
     if os.getppid() != guard:
         os._exit(1)
-    faulthandler.enable()
-    faulthandler.register(DUMP_SIGNAL, all_threads=True)
-    os.write(1, b"ready to import\n")  # from here on the dump signal does no harm
-    if _coverage.VARIABLE in os.environ:
-        importlib.import_module("coverage").process_startup()
-    _Forkserver(socket.socket(fileno=control), guard, import_ahead(preload)).serve()
+    _Forkserver(socket.socket(fileno=control), guard, imported()).serve()
 
 
 class _Forkserver:

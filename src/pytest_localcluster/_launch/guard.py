@@ -14,7 +14,8 @@ and forkserver are killed at once can something stay: what tasks had started.
 A forkserver may have been asked to keep tasks (:mod:`pytest_localcluster._launch.keeping`). Then it
 lives on when the test process dies, and the guard waits for its end instead.
 
-A test process without tasks in processes has a guard too, for the folder alone.
+A test process without tasks in processes has a guard too, for the folder alone. That of a worker of
+xdist is forked from the run's hub (:mod:`pytest_localcluster._launch.hub`), not from the worker.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ import select
 import shutil
 import signal
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family
-from pytest_localcluster._launch.wire import DUMP_SIGNAL, KEEP_SIGNAL
+from pytest_localcluster._launch.wire import DUMP_SIGNAL, KEEP_SIGNAL, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,16 +48,38 @@ def main(owner: int, folder: str, control: int | None, preload: list[str]) -> No
         control: the socket of the forkserver to start; None for none.
         preload: what that imports.
     """
-    for ignored in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
-    family.adopt_orphans()
-    guard = _Guard(owner, folder)
-    if control is not None:
-        guard.start_forkserver(control, preload)
-    signal.signal(signal.SIGTERM, guard.end_as_told)
-    guard.wait()
-    guard.outlive()
-    guard.end()
+
+    def be_forkserver(guard: int) -> None:
+        # Here, since a guard alone has no use for it.
+        from pytest_localcluster._launch import forkserver, importing
+
+        assert control is not None
+        forkserver.main(control, guard, partial(importing.import_ahead, preload))
+
+    guard = _Guard(folder, owner)
+    guard.live(None if control is None else be_forkserver, [] if control is None else [control])
+
+
+def main_imported(
+    folder: str, owner: int, control: int, leash: int, failure: BaseException | None
+) -> None:
+    """Guard a process that is not the parent of this one, in which all is imported already.
+
+    Args:
+        folder: removed when the owner is dead.
+        owner: a descriptor that becomes readable when the test process ends.
+        control: the socket of the forkserver to start.
+        leash: open as long as this process lives, and in no other one.
+        failure: what went wrong with the imports.
+    """
+    from pytest_localcluster._launch import forkserver
+
+    def be_forkserver(guard: int) -> None:
+        for fd in (owner, leash):
+            os.close(fd)
+        forkserver.main(control, guard, lambda: failure)
+
+    _Guard(folder, watch=owner).live(be_forkserver, [control])
 
 
 def kept_folder(folder: str, guard: int) -> str:
@@ -66,25 +90,36 @@ def kept_folder(folder: str, guard: int) -> str:
 class _Guard:
     """Waits for the end of its owner and of its forkserver, and then sees to all the others'."""
 
-    def __init__(self, owner: int, folder: str) -> None:
-        self.owner = owner
+    def __init__(self, folder: str, owner: int = 0, watch: int | None = None) -> None:
         self.folder = folder
+        self.owner = owner
+        self.watch = watch
         self.server: int | None = None  # until it was waited for
         self.told = False  # by the owner to end
         self.keeps = False  # below it is what is to outlive the owner
 
-    def start_forkserver(self, control: int, preload: list[str]) -> None:
+    def live(self, be_forkserver: Callable[[int], None] | None, controls: list[int]) -> NoReturn:
+        """Wait for what there is to wait for, below it a forkserver with these descriptors."""
+        for ignored in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(ignored, signal.SIG_IGN)
+        family.adopt_orphans()
+        if be_forkserver is not None:
+            self.start(be_forkserver)
+            for control in controls:
+                os.close(control)
+        signal.signal(signal.SIGTERM, self.end_as_told)
+        self.wait()
+        self.outlive()
+        self.end()
+
+    def start(self, be_forkserver: Callable[[int], None]) -> None:
         guard = os.getpid()
         self.server = os.fork()
         if self.server == 0:
             try:
-                # Here, since a guard alone has no use for it.
-                from pytest_localcluster._launch import forkserver
-
-                forkserver.main(control, guard, preload)
+                be_forkserver(guard)
             finally:
                 os._exit(1)
-        os.close(control)
         signal.signal(DUMP_SIGNAL, self.pass_on)  # the test process knows no pid but ours
         signal.signal(KEEP_SIGNAL, self.keep)
 
@@ -101,28 +136,20 @@ class _Guard:
         if self.keeps and self.server is not None and not self.server_ended():
             os.kill(self.server, KEEP_SIGNAL)  # a fork of the owner may have its sockets open
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.wait_for([self.server], self.server_ended)
+            _wait_for([family.watch(self.server)], self.server_ended)
 
     def wait(self) -> None:
-        self.wait_for(
-            [self.owner] if self.server is None else [self.owner, self.server], self.is_over
-        )
-
-    def wait_for(self, pids: list[int], over: Callable[[], bool]) -> None:
-        watches = [watch for watch in map(family.watch, pids) if watch is not None]
-        if len(watches) < len(pids):
-            poll(over, Deadline(None), interval=0.01)
-            return
-        poller = select.poll()
-        for watch in watches:
-            poller.register(watch, select.POLLIN)
-        if not over():  # the owner went before it could be watched
-            poller.poll()
+        watches = [family.watch(self.owner) if self.watch is None else self.watch]
+        if self.server is not None:
+            watches.append(family.watch(self.server))
+        _wait_for(watches, self.is_over)
 
     def is_over(self) -> bool:
         return self.owner_ended() or (self.server is not None and self.server_ended())
 
     def owner_ended(self) -> bool:
+        if self.watch is not None:
+            return readable(self.watch, Deadline(0.0))
         return os.getppid() != self.owner
 
     def server_ended(self) -> bool:
@@ -153,3 +180,15 @@ class _Guard:
         if self.keeps:
             shutil.rmtree(kept_folder(self.folder, os.getpid()), ignore_errors=True)
         os._exit(0)
+
+
+def _wait_for(watches: list[int | None], over: Callable[[], bool]) -> None:
+    """Wait until one of what is watched ends, or all is ``over`` where something cannot be."""
+    poller = select.poll()
+    for watch in watches:
+        if watch is None:
+            poll(over, Deadline(None), interval=0.01)
+            return
+        poller.register(watch, select.POLLIN)
+    if not over():  # it went before it could be watched
+        poller.poll()

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
 import os
 import traceback
+
+from pytest_localcluster import _coverage
+from pytest_localcluster._launch.wire import DUMP_SIGNAL
 
 __all__ = ["import_ahead"]
 
 
 def import_ahead(modules: list[str]) -> BaseException | None:
     """Import the modules; return what one of them raised, which each task will."""
+    faulthandler.enable()
+    faulthandler.register(DUMP_SIGNAL, all_threads=True)
+    os.write(1, b"ready to import\n")  # from here on the dump signal does no harm
+    if _coverage.VARIABLE in os.environ:
+        importlib.import_module("coverage").process_startup()
     for module in modules:
         os.write(1, f"importing {module}\n".encode())
         try:

@@ -48,7 +48,9 @@ _launchers_lock = threading.Lock()
 _inherited: list[dict[_Key, ProcessLauncher]] = []
 
 
-def launcher(preload: tuple[str, ...], boot_env: Mapping[str, str]) -> ProcessLauncher:
+def launcher(
+    preload: tuple[str, ...], boot_env: Mapping[str, str], run: str = ""
+) -> ProcessLauncher:
     """Return this process's launcher for a set of preloaded modules and what they need to load."""
     key = preload, frozenset(boot_env.items())
     with _launchers_lock:
@@ -59,7 +61,7 @@ def launcher(preload: tuple[str, ...], boot_env: Mapping[str, str]) -> ProcessLa
         if key not in _launchers:
             if not _launchers:
                 atexit.register(shutdown)
-            _launchers[key] = ProcessLauncher(preload, boot_env)
+            _launchers[key] = ProcessLauncher(preload, boot_env, run)
         return _launchers[key]
 
 
@@ -75,13 +77,16 @@ def shutdown() -> None:
 class ProcessLauncher:
     """Starts tasks as processes; its forkserver starts when it is first needed."""
 
-    def __init__(self, preload: tuple[str, ...], boot_env: Mapping[str, str]) -> None:
+    def __init__(
+        self, preload: tuple[str, ...], boot_env: Mapping[str, str], run: str = ""
+    ) -> None:
         self.preload = preload
         self.boot_env = boot_env
+        self.run = run
         self.owner = os.getpid()
         self._lock = threading.Lock()
         self._numbers = count()
-        self._server: subprocess.Popen[bytes] | None = None  # its guard, to be exact
+        self._server: shelter.Guard | None = None  # its guard, to be exact
         self._control: socket.socket | None = None
         self._used = False  # a task was asked of it
         self._keeps = False  # a task of it shall outlive us
@@ -209,19 +214,21 @@ class ProcessLauncher:
         # Unlinked from the start, so that no end of this process can leave it behind.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # _close() closes it
         with theirs:
-            self._server = shelter.start_guard(
-                theirs,
-                self.preload,
-                output=self._output,
-                environ={**ENVIRONMENT, **self.boot_env},
-            )
+            environ = {**ENVIRONMENT, **self.boot_env}
+            self._server = shelter.share_guard(
+                self.run, theirs, self.preload, output=self._output, environ=environ
+            ) or shelter.start_guard(theirs, self.preload, output=self._output, environ=environ)
 
     def said(self, since: int = 0) -> str:
         """Return what the forkserver printed: what it imports, and what went wrong with that."""
-        return os.pread(self._output.fileno(), self._printed(), since).decode(errors="replace")
+        return os.pread(self._prints_to(), self._printed(), since).decode(errors="replace")
 
     def _printed(self) -> int:
-        return os.fstat(self._output.fileno()).st_size
+        return os.fstat(self._prints_to()).st_size
+
+    def _prints_to(self) -> int:
+        hub = None if self._server is None else self._server.output
+        return self._output.fileno() if hub is None else hub
 
     def dump_stacks(self) -> str:
         """Have the forkserver print the stacks of its threads, and return them."""
@@ -238,9 +245,10 @@ class ProcessLauncher:
             self._close()
 
     def abandon(self) -> None:
-        """Kill a forkserver that does not answer; the next launch starts another."""
+        """Kill a forkserver that does not answer; the next launch starts another, of its own."""
         with self._lock:
             self._abandon()
+            self.run = ""
 
     def abandon_if_hung(self) -> None:
         """Kill it if it has stopped to answer."""
@@ -260,7 +268,8 @@ class ProcessLauncher:
         assert self._control is not None
         try:
             self._control.send(REQUEST.pack(END, 0), socket.MSG_DONTWAIT)
-            heard = self._used  # one without a task may still import, and nothing is to be ended
+            # One without a task may still import, and nothing is to be ended.
+            heard = self._used and self._server.born
         except OSError:  # it is dead, or has not listened for long
             heard = False
         if not heard:
@@ -277,6 +286,7 @@ class ProcessLauncher:
             with suppress(subprocess.TimeoutExpired):
                 self._server.wait(2.0)
         self._output.close()
+        self._server.close()
         self._server = self._control = None
 
     def __repr__(self) -> str:

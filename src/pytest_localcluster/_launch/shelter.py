@@ -16,22 +16,81 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from .surroundings import surroundings
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
     from typing import IO
 
-__all__ = ["dismiss", "kept_folder", "new_folder", "shutdown", "start_guard"]
+__all__ = [
+    "Guard",
+    "dismiss",
+    "kept_folder",
+    "new_folder",
+    "share_guard",
+    "shutdown",
+    "start_guard",
+]
 
 _BOOT = (
     "import json, sys; options = json.loads(sys.argv[1]); sys.path[:] = options.pop('path'); "
-    "from pytest_localcluster._launch.guard import main; main(**options)"
+    "from pytest_localcluster._launch.{} import main; main(**options)"
 )
 _lock = threading.RLock()
 _shelter: _Shelter | None = None
 _inherited: list[_Shelter] = []
+
+
+class Guard(Protocol):
+    """A guard, in the manner of a :class:`subprocess.Popen`.
+
+    Attributes:
+        pid: its number.
+        returncode: None as long as it is not known to have ended.
+        born: whether it guards already.
+        output: a descriptor of what is printed on the way to its forkserver; None if that prints.
+    """
+
+    returncode: int | None
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def born(self) -> bool: ...
+
+    @property
+    def output(self) -> int | None: ...
+
+    def poll(self) -> int | None:
+        """Return None as long as it lives."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal; none if it has ended."""
+
+    def terminate(self) -> None:
+        """Have it end."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; TimeoutExpired if that does not come."""
+
+    def close(self) -> None:
+        """Give back what this process holds of it."""
+
+
+class _OwnGuard(subprocess.Popen[bytes]):
+    """A guard that is a child of this process."""
+
+    pid: int
+    returncode: int | None
+    born = True
+    output = None
+
+    def close(self) -> None:
+        """Give back nothing: a child that was waited for leaves nothing."""
 
 
 class _Shelter:
@@ -40,12 +99,14 @@ class _Shelter:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self.path = Path(tempfile.gettempdir(), f"pytest-localcluster-{secrets.token_hex(8)}")
-        self.guards: list[subprocess.Popen[bytes]] = []
-        self.lone: subprocess.Popen[bytes] | None = None  # a guard without a forkserver
+        self.guards: list[Guard] = []
+        self.lone: Guard | None = None  # a guard without a forkserver
+        self.hubs: list[subprocess.Popen[bytes]] = []  # what was executed, which forks it and ends
 
     def is_guarded(self) -> bool:
+        self.hubs = [hub for hub in self.hubs if hub.poll() is None]
         self.guards = [guard for guard in self.guards if guard.poll() is None]
-        return bool(self.guards)
+        return any(guard.born for guard in self.guards)
 
 
 def _own() -> _Shelter:
@@ -64,37 +125,85 @@ def start_guard(
     *,
     output: IO[bytes] | int = subprocess.DEVNULL,
     environ: Mapping[str, str] | None = None,
-) -> subprocess.Popen[bytes]:
+) -> Guard:
     """Start a guard, with a forkserver if it is given that one's ``control`` socket."""
     with _lock:
         shelter = _own()
+        fds = [] if control is None else [control.fileno()]
         options = {
-            "path": [path for path in sys.path if isinstance(path, str)],  # as imports do
+            "path": _paths(),
             "owner": shelter.owner,
             "folder": str(shelter.path),
             "control": None if control is None else control.fileno(),
             "preload": preload,
         }
-        guard = subprocess.Popen(
-            [
-                sys.executable,
-                *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
-                "-c",
-                _BOOT,
-                json.dumps(options),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=None if environ is None else {**os.environ, **environ},
-            pass_fds=[] if control is None else [control.fileno()],
-            start_new_session=True,  # Ctrl-C is for the test process; we follow it anyway
-        )
+        guard = _execute(_command("guard", options), fds, output, environ)
         shelter.guards.append(guard)
         return guard
 
 
-def kept_folder(guard: subprocess.Popen[bytes] | None) -> Path:
+def share_guard(
+    run: str,
+    control: socket.socket,
+    preload: tuple[str, ...],
+    *,
+    output: IO[bytes],
+    environ: Mapping[str, str],
+) -> Guard | None:
+    """Have a guard forked from what a whole ``run`` imports once; None if that cannot be."""
+    if not run:
+        return None
+    from . import shared
+
+    if not shared.AVAILABLE:
+        return None
+
+    def start_hub(listener: socket.socket, starter: int) -> None:
+        options = {"listener": listener.fileno(), "starter": starter, "preload": preload}
+        command = _command("hub", {"path": _paths(), **options})
+        with tempfile.TemporaryFile() as printed:
+            fds = [listener.fileno(), starter]
+            shelter.hubs.append(_execute(command, fds, printed, environ))
+
+    with _lock:
+        shelter = _own()
+        folder = str(shelter.path)
+        paths, variables = surroundings()
+        parts = (run, _command("hub", {}), preload, paths, sorted({**variables, **environ}.items()))
+        title = _command("guard", {"owner": shelter.owner, "folder": folder})
+        guard = shared.ask_for_guard(parts, title, folder, control, output.fileno(), start_hub)
+        if guard is not None:
+            shelter.guards.append(guard)
+        return guard
+
+
+def _paths() -> list[str]:
+    return [path for path in sys.path if isinstance(path, str)]  # as imports do
+
+
+def _command(role: str, options: dict[str, object]) -> list[str]:
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [sys.executable, *flags, "-c", _BOOT.format(role), json.dumps(options)]
+
+
+def _execute(
+    command: list[str],
+    fds: list[int],
+    output: IO[bytes] | int,
+    environ: Mapping[str, str] | None,
+) -> _OwnGuard:
+    return _OwnGuard(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=None if environ is None else {**os.environ, **environ},
+        pass_fds=fds,
+        start_new_session=True,  # Ctrl-C is for the test process; we follow it anyway
+    )
+
+
+def kept_folder(guard: Guard | None) -> Path:
     """Return the folder, not made yet, that a guard removes when nothing it keeps is left."""
     from .guard import kept_folder as name
 
@@ -102,7 +211,7 @@ def kept_folder(guard: subprocess.Popen[bytes] | None) -> Path:
         return Path(name(str(_own().path), 0 if guard is None else guard.pid))
 
 
-def dismiss(guard: subprocess.Popen[bytes]) -> None:
+def dismiss(guard: Guard) -> None:
     """Have another guard for the folder, if there is one: this one is about to be ended."""
     with _lock:
         shelter = _shelter
@@ -134,3 +243,5 @@ def shutdown() -> None:
         if shelter.lone is not None:
             shelter.lone.terminate()
             shelter.lone.wait()
+        for hub in shelter.hubs:
+            hub.wait()

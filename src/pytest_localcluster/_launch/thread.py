@@ -51,7 +51,7 @@ class ThreadLauncher:
 _LAUNCHER = ThreadLauncher()
 
 
-def launcher(preload: tuple[str, ...], boot_env: Mapping[str, str]) -> ThreadLauncher:
+def launcher(preload: tuple[str, ...], boot_env: Mapping[str, str], run: str) -> ThreadLauncher:
     """Return the launcher; where everything is imported once anyway it needs to know nothing."""
     return _LAUNCHER
 

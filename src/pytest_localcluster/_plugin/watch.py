@@ -36,7 +36,9 @@ class Watch:
         self._config = config
         self._plugins = config.pluginmanager
         self._options = options
-        self._worker = getattr(config, "workerinput", {}).get("workerid", "")
+        worker = getattr(config, "workerinput", {})
+        self._worker = worker.get("workerid", "")
+        self.run = worker.get("testrunuid", "")
         # Without pytest's own plugin for it nothing is captured either.
         self.shows_live = config.getoption("capture", "no") == "no" and not self._worker
         self._live: list[Watched] = []
