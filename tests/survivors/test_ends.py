@@ -224,6 +224,7 @@ def test_it(shown, n):
         record(run.seconds_until_nobody_is_left(family))
         assert not run.listening(told["ports"])
     run.process.wait()
+    record(run.seconds_until_nobody_is_left())
     assert run.leftovers() == []
 
 
@@ -240,4 +241,5 @@ def test_the_controller_of_xdist_is_ended(
     # A worker notices in its own time; a second after that, nothing of it is there.
     record(run.seconds_until_nobody_is_left(family))
     run.process.wait()
+    record(run.seconds_until_nobody_is_left())
     assert run.leftovers() == []

@@ -118,8 +118,9 @@ def test_all_are_ended_in_the_middle_of_the_import(
     assert poll(importing.read_text, Deadline(SECONDS))
     workers = psutil.Process(run.process.pid).children()
     run.note()
-    for process in (run.process, *workers):  # a worker alone would wait for its main thread
-        process.send_signal(number)
+    run.process.send_signal(number)
+    for worker in workers:  # left to itself it would wait for its main thread
+        worker.send_signal(number)
     run.process.wait()
     record(run.seconds_until_nobody_is_left())
     assert importing.read_text() == "x", "it was imported more than once"

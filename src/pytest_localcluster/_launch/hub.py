@@ -21,16 +21,18 @@ import selectors
 import signal
 import socket
 from functools import partial
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from pytest_localcluster import _rendezvous
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family, guard
 from pytest_localcluster._launch.importing import import_ahead
-from pytest_localcluster._launch.wire import DUMP_SIGNAL, STATUS, readable
+from pytest_localcluster._launch.wire import DUMP_SIGNAL, STATUS
 
 _ASKING = 5.0
 """How many seconds whoever connects may take to say what it wants."""
+
+_IMPORTED = STATUS.pack(0)
 
 
 def main(listener: int, starter: int, preload: list[str]) -> None:
@@ -48,6 +50,14 @@ def main(listener: int, starter: int, preload: list[str]) -> None:
     _Hub(socket.socket(fileno=listener), preload).serve(starter)
 
 
+class _Order(NamedTuple):
+    """A guard to be forked: for whom, with which descriptors, and what holds these here."""
+
+    wanted: bytes
+    fds: list[int]
+    held: contextlib.ExitStack
+
+
 class _Hub:
     """Takes what workers ask for to the importer, and watches all of them."""
 
@@ -57,6 +67,8 @@ class _Hub:
         self.orders, theirs = socket.socketpair()
         self.guards: set[int] = set()  # pids, some of them long ended
         self.owners: set[int] = set()  # descriptors
+        self.imported = False
+        self.waiting: dict[socket.socket, _Order] = {}  # for that
         self.selector = selectors.DefaultSelector()
         hub = os.getpid()
         self.importer = os.fork()
@@ -96,22 +108,44 @@ class _Hub:
         leash = _rendezvous.accept(self.listener)
         if leash is None:
             return
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, EOFError):
+        with contextlib.ExitStack() as stack:
             stack.enter_context(leash)
-            wanted, (owner, *others) = _rendezvous.receive(leash, Deadline(_ASKING))
-            for fd in others:
-                stack.callback(os.close, fd)
-            self.watch(owner)
-            own = os.pidfd_open(os.getpid())
-            stack.callback(os.close, own)
-            _rendezvous.send(leash, STATUS.pack(os.getpid()), [own, 1])
-            _rendezvous.send(self.orders, wanted, [owner, *others, leash.fileno()])
+            with contextlib.suppress(OSError, EOFError):
+                wanted, fds = _rendezvous.receive(leash, Deadline(_ASKING))
+                for fd in fds:
+                    stack.callback(os.close, fd)
+                self.watch(os.dup(fds[0]))
+                own = os.pidfd_open(os.getpid())
+                stack.callback(os.close, own)
+                _rendezvous.send(leash, STATUS.pack(os.getpid()), [own, 1])
+                order = _Order(wanted, [*fds, leash.fileno()], stack.pop_all())
+                if self.imported:
+                    self.pass_on(order)
+                else:
+                    self.waiting[leash] = order
+                    self.selector.register(leash, selectors.EVENT_READ, partial(self.drop, leash))
+
+    def drop(self, leash: socket.socket) -> None:
+        """Forget what somebody waited for, who is gone or will not wait any more."""
+        self.selector.unregister(leash)
+        self.waiting.pop(leash).held.close()  # and so all that its forkserver was sent
+
+    def pass_on(self, order: _Order) -> None:
+        with order.held, contextlib.suppress(BrokenPipeError):
+            _rendezvous.send(self.orders, order.wanted, order.fds)
 
     def hear(self) -> None:
-        """Hear from the importer whom it has forked."""
+        """Hear from the importer whom it has forked, or that it can."""
         with contextlib.suppress(BlockingIOError):
             while told := self.orders.recv(STATUS.size, socket.MSG_DONTWAIT):
-                self.guards.update(STATUS.unpack(told))
+                if told != _IMPORTED:
+                    self.guards.update(STATUS.unpack(told))
+                    continue
+                self.imported = True
+                for leash, order in self.waiting.items():
+                    self.selector.unregister(leash)
+                    self.pass_on(order)
+                self.waiting.clear()
 
     def end(self) -> NoReturn:
         """End the importer, and what its imports have started; guards know when to end."""
@@ -144,6 +178,7 @@ class _Importer:
             os._exit(1)
         self.failure = import_ahead(preload)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a guard has ended
+        self.orders.send(_IMPORTED)
         while True:
             wanted, fds = _rendezvous.receive(self.orders)
             title, folder = pickle.loads(wanted)
@@ -155,8 +190,6 @@ class _Importer:
     def fork_guard(
         self, title: list[bytes], folder: str, owner: int, control: int, output: int, leash: int
     ) -> None:
-        if readable(leash, Deadline(0.0)):
-            return  # it has hung up
         pid = os.fork()
         if pid == 0:
             try:
