@@ -67,20 +67,12 @@ def child_in_session() -> int:
 
 def daemon() -> int:
     """Leave a process behind whose parents are all dead, in a session of its own."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        if os.fork() == 0:
-            os.write(write, str(os.getpid()).encode())
-            os.execvp("sleep", ["sleep", "1000"])
-        os._exit(0)
-    os.waitpid(pid, 0)
-    try:
-        return int(os.read(read, 20))
-    finally:
-        os.close(read)
-        os.close(write)
+    # A shell forks it: where Python forks twice, gRPC's handlers can wait for ever in the second.
+    command = "setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $!"
+    told = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, check=True).stdout
+    pid = int(told)
+    assert poll(lambda: os.getsid(pid) == pid, Deadline(20))
+    return pid
 
 
 def be_deaf() -> None:
