@@ -95,6 +95,7 @@ def test_what_a_preloaded_module_runs_stays(
         "import subprocess\nhelper = subprocess.Popen(['sleep', '1000'])\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(observer(), "run", "")  # what a run shares stays longer
 
     def find() -> int:
         import has_helper  # type: ignore[import-not-found]
@@ -215,6 +216,7 @@ WAIT = """
 import subprocess
 from pytest_localcluster._clock import Deadline
 from pytest_localcluster._launch import family
+from pytest_localcluster._observer import observer
 
 subprocess.Popen(["sleep", "1000"])
 kill, family.kill = family.kill, lambda pid: None

@@ -32,7 +32,11 @@ def who_imported():
     import ahead
     return ahead.pid
 """
-AHEAD = "import os\npid = os.getpid()\n"
+AHEAD = """
+import os, subprocess
+pid = os.getpid()
+helper = subprocess.Popen(["sleep", "1000"])
+"""
 
 
 def start_two(start: Start, tests: int = 2) -> tuple[Run, list[dict[str, Any]]]:
@@ -100,7 +104,8 @@ def test_it_may_go_itself(start: Start, record: Record, who: str) -> None:
 
 
 SLOW = """
-import os
+import os, subprocess
+helper = subprocess.Popen(["sleep", "1000"])
 with open(os.environ["IMPORTING"], "a") as file:
     file.write("x")
 os.read(os.open(os.environ["GATE"], os.O_RDWR), 1)
