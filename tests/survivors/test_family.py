@@ -15,6 +15,7 @@ import pytest
 from pytest_localcluster import CommandRuntime, LocalCluster, Server, ServerExited
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family, process
+from pytest_localcluster._observer import observer
 from tests.survivors.conftest import Record, Start
 from tests.survivors.runs import SECONDS, processes_below
 from tests.survivors.test_ends import SUITE, note_zoo
@@ -216,7 +217,6 @@ WAIT = """
 import subprocess
 from pytest_localcluster._clock import Deadline
 from pytest_localcluster._launch import family
-from pytest_localcluster._observer import observer
 
 subprocess.Popen(["sleep", "1000"])
 kill, family.kill = family.kill, lambda pid: None

@@ -20,6 +20,7 @@ import pickle
 import selectors
 import signal
 import socket
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import NamedTuple, NoReturn
 
@@ -153,16 +154,7 @@ class _Hub:
         os.kill(self.importer, signal.SIGKILL)
         os.waitpid(self.importer, 0)
         self.hear()
-
-        def nobody() -> bool:
-            # With the importer, what it had started has become ours.
-            strays = set(family.children()) - self.guards
-            for pid in strays:
-                family.kill(pid)
-                os.waitpid(pid, os.WNOHANG)
-            return not strays
-
-        poll(nobody, Deadline(family.PATIENCE), interval=0.001)
+        _end_strays(self.guards)  # with the importer, what it had started has become ours
         os._exit(0)
 
 
@@ -171,16 +163,23 @@ class _Importer:
 
     def __init__(self, orders: socket.socket) -> None:
         self.orders = orders
+        self.guards: set[int] = set()
 
     def serve(self, hub: int, preload: list[str]) -> NoReturn:
-        family.die_with_parent()
+        family.adopt_orphans()
+        family.die_with_parent()  # nobody listens while it imports
         if os.getppid() != hub:
             os._exit(1)
         self.failure = import_ahead(preload)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a guard has ended
         self.orders.send(_IMPORTED)
+        family.die_with_parent(False)  # now that is seen, and what imports have started ends too
         while True:
-            wanted, fds = _rendezvous.receive(self.orders)
+            try:
+                wanted, fds = _rendezvous.receive(self.orders)
+            except EOFError:
+                _end_strays(self.guards)
+                os._exit(1)
             title, folder = pickle.loads(wanted)
             with contextlib.suppress(OSError):  # no memory: who asked hears the end of the leash
                 self.fork_guard(title, folder, *fds)
@@ -207,4 +206,19 @@ class _Importer:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(leash)) as sock:
             _rendezvous.send(sock, STATUS.pack(pid), [watch])
         os.close(watch)
+        self.guards.add(pid)
         self.orders.send(STATUS.pack(pid))
+
+
+def _end_strays(guards: AbstractSet[int]) -> None:
+    """Kill all children but those that are, or were, guards; they know themselves when to end."""
+
+    def nobody() -> bool:
+        strays = set(family.children()) - guards
+        for pid in strays:
+            family.kill(pid)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        return not strays
+
+    poll(nobody, Deadline(family.PATIENCE), interval=0.001)
