@@ -19,6 +19,9 @@ import pytest
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch.child import SPARE
 
+# A suite of its own, which `make sample` runs outside of the clone.
+collect_ignore = ["sample_project"]
+
 Living = psutil.Process | threading.Thread
 
 
