@@ -42,7 +42,7 @@ make_venv = $(1) -m venv $(2) 2>/dev/null || { $(1) -m venv --clear --without-pi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all test-oldest test-wheel wheel-venv sample dist changelog fuzz examples lint \
-	format types docs protos bench bench-peers bench-docs bench-page kill-moments soak clean
+	format types docs picture protos bench bench-peers bench-docs bench-page kill-moments soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -107,6 +107,9 @@ sample: $(SAMPLE_VENV)/.installed ## a project of its own, outside: mypy and pyr
 
 changelog: $(VENV)/.installed-release ## show what the fragments in changes/ come to
 	$(BIN)/towncrier build --draft --version next
+
+picture: $(VENV)/.installed-test ## draw docs/red-report.svg again, from a test that really fails
+	$(BIN)/python tools/picture.py
 
 protos: $(PROTOS_VENV)/.installed ## generate the code of every .proto, the package's and the example's
 	$(PROTOS_VENV)/bin/python tools/protos.py

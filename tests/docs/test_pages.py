@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +137,19 @@ def test_files_that_the_architecture_names_are_there() -> None:
     assert len(named) > 30
     missing = [name for name in named if not any((folder / name).exists() for folder in folders)]
     assert missing == []
+
+
+def test_the_picture_shows_what_a_red_test_shows(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools/picture.py"), str(tmp_path / "fresh.svg")]
+    subprocess.run(command, check=True, timeout=100, stdin=subprocess.DEVNULL)
+    shown = [words(path) for path in (tmp_path / "fresh.svg", ROOT / "docs/red-report.svg")]
+    assert shown[0] == shown[1], "make picture"
+    assert "Captured log /job:worker/task:1 call" in shown[1]
+    assert "step 3: weight 3.8416" in shown[1]
+
+
+def words(picture: Path) -> str:
+    """Return what a picture of a terminal says, but for numbers that no two runs share."""
+    text = html.unescape(re.sub(r"<[^>]*>", "", picture.read_text(encoding="utf-8")))
+    text = text.replace("\xa0", " ").partition("a red test")[2]
+    return re.sub(r"localhost:\d+|pid \d+|=+ 1 failed in .*", "", text)
