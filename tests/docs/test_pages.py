@@ -1,4 +1,4 @@
-"""The pages whose examples are tests: each page, from top to bottom, is one test module."""
+"""The pages whose examples are tests: each page, from top to bottom, is one complete module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import pytest_localcluster
-from tests.test_docs import PREAMBLE, ROOT, snippets
+from tests.test_docs import ROOT, snippets
 from tests.test_house import FLOORS
 
 # How many tests pass on each page, and what they need beside pytest-localcluster[test].
@@ -41,7 +41,7 @@ def pages() -> list[Any]:
 def test_a_page(pytester: pytest.Pytester, page: str) -> None:
     passed, _ = PAGES[page]
     pytester.makeini(INI)
-    pytester.makepyfile(PREAMBLE + "import threading\n\n" + "\n".join(snippets(page, "python")))
+    pytester.makepyfile("\n".join(snippets(page, "python")))
     pytester.runpytest_subprocess(timeout=100).assert_outcomes(passed=passed)
 
 
