@@ -17,7 +17,9 @@ PROTOS_VENV ?= .venv-protos
 PEERS_VENV ?= .venv-peers
 OLDEST_VENV ?= .venv-oldest
 ALL_VENV ?= .venv-all
-WHEEL_VENV ?= .venv-wheel-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifndef WHEEL_VENV
+WHEEL_VENV := .venv-wheel-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
 SAMPLE_VENV ?= .venv-sample
 # numpy's floor has wheels for these only; and large extras have wheels for new releases late.
 OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo $(PYTHON))
