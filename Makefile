@@ -17,9 +17,15 @@ PROTOS_VENV ?= .venv-protos
 PEERS_VENV ?= .venv-peers
 OLDEST_VENV ?= .venv-oldest
 ALL_VENV ?= .venv-all
-WHEEL_VENV ?= .venv-wheel
+ifndef WHEEL_VENV
+WHEEL_VENV := .venv-wheel-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
+SAMPLE_VENV ?= .venv-sample
 # numpy's floor has wheels for these only; and large extras have wheels for new releases late.
 OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo $(PYTHON))
+# What goes into the sdist; it is built again when one of these is newer.
+PACKED := $(shell find src protos tests conftest_examples docs changes tools .ci -type f \
+	-not -path '*/_build/*' -not -name '*.pyc')
 # The examples that are left to test-all.
 NEED_EXTRAS := %/any_program/ %/tensorflow/ %/torch_all_reduce/
 ALL_PYTHON ?= $(OLDEST_PYTHON)
@@ -37,7 +43,8 @@ make_venv = $(1) -m venv $(2) 2>/dev/null || { $(1) -m venv --clear --without-pi
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-oldest fuzz examples lint format types docs wheel protos bench bench-peers bench-docs bench-page kill-moments clean
+.PHONY: help demo test test-all test-oldest test-wheel wheel-venv sample dist changelog fuzz examples lint \
+	format types docs picture protos bench bench-peers bench-docs bench-page kill-moments soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -79,12 +86,32 @@ types: $(VENV)/.installed-test $(VENV)/.installed-types ## mypy, strict
 docs: $(VENV)/.installed-docs ## the manual, into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
-wheel: $(BIN)/python ## build it, install it on its own, and run the first example with that
-	rm -rf dist $(WHEEL_VENV)
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	$(call make_venv,$(PYTHON),$(WHEEL_VENV))
-	$(WHEEL_VENV)/bin/python -m pip install --quiet dist/*.whl
-	$(WHEEL_VENV)/bin/python -m pytest conftest_examples/first_test
+dist: dist/.built ## the sdist, and the wheel built from it, with their metadata checked
+
+# What is under src/ stays out of reach: the tests come out of the sdist, and find the wheel.
+test-wheel: wheel-venv ## the tests, out of the sdist, with the wheel (PYTHON=python3.12: with that one)
+	rm -rf $(WHEEL_VENV)/suite
+	mkdir $(WHEEL_VENV)/suite
+	tar -xzf dist/*.tar.gz -C $(WHEEL_VENV)/suite --strip-components=1
+	rm -r $(WHEEL_VENV)/suite/src
+	cd $(WHEEL_VENV)/suite && ../bin/python -m pytest --ignore=tests/test_house.py $(PYTEST_ARGS)
+
+wheel-venv: $(WHEEL_VENV)/.installed
+
+# pyright brings its own node: what is found on the path may be of any age.
+sample: export PYRIGHT_PYTHON_GLOBAL_NODE := 0
+sample: $(SAMPLE_VENV)/.installed ## a project of its own, outside: mypy and pyright at their strictest, and run
+	set -e; bin="$(abspath $(SAMPLE_VENV))/bin"; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	cp -R tests/sample_project/. "$$folder"; cd "$$folder"; export PATH="$$bin:$$PATH"; \
+	mypy .; pyright --pythonpath "$$bin/python"; python -m pytest -q -p no:cacheprovider; \
+	pyright --pythonpath "$$bin/python" --verifytypes pytest_localcluster --ignoreexternal > types.txt \
+	|| { cat types.txt; exit 1; }; grep score types.txt
+
+changelog: $(VENV)/.installed-release ## show what the fragments in changes/ come to
+	$(BIN)/towncrier build --draft --version next
+
+picture: $(VENV)/.installed-test ## draw docs/red-report.svg again, from a test that really fails
+	$(BIN)/python tools/picture.py
 
 protos: $(PROTOS_VENV)/.installed ## generate the code of every .proto, the package's and the example's
 	$(PROTOS_VENV)/bin/python tools/protos.py
@@ -109,7 +136,8 @@ soak: $(VENV)/.installed-test ## clusters of all kinds amid faults for SECONDS=n
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) --workers $(WORKERS) --seed $(SEED)
 
 clean: ## remove what was built; the venvs too
-	rm -rf $(VENV) $(OLDEST_VENV) $(ALL_VENV) $(PROTOS_VENV) $(PEERS_VENV) $(WHEEL_VENV) docs/_build build dist
+	rm -rf $(VENV) $(OLDEST_VENV) $(ALL_VENV) $(PROTOS_VENV) $(PEERS_VENV) $(SAMPLE_VENV) .venv-wheel-* \
+		docs/_build build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -129,6 +157,25 @@ $(OLDEST_VENV)/.installed: pyproject.toml tools/floors.py
 $(ALL_VENV)/.installed: pyproject.toml
 	$(call make_venv,$(ALL_PYTHON),$(ALL_VENV))
 	$(ALL_VENV)/bin/python -m pip install --quiet --editable ".[test-all]"
+	@touch $@
+
+dist/.built: $(PACKED) pyproject.toml Makefile README.md | $(VENV)/.installed-release
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist . > /dev/null
+	$(BIN)/python -m twine check --strict dist/*
+	@touch $@
+
+$(WHEEL_VENV)/.installed: dist/.built
+	test -x $(WHEEL_VENV)/bin/python || { $(call make_venv,$(PYTHON),$(WHEEL_VENV)); }
+	$(WHEEL_VENV)/bin/python -m pip install --quiet "$$(ls dist/*.whl)[test]"
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
+	@touch $@
+
+# As a stranger's: the wheel, what it needs itself, and the two checkers.
+$(SAMPLE_VENV)/.installed: dist/.built tests/sample_project/requirements.txt
+	test -x $(SAMPLE_VENV)/bin/python || { $(call make_venv,$(PYTHON),$(SAMPLE_VENV)); }
+	$(SAMPLE_VENV)/bin/python -m pip install --quiet --requirement tests/sample_project/requirements.txt dist/*.whl
+	$(SAMPLE_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
 	@touch $@
 
 $(PROTOS_VENV)/.installed: tools/protos.py

@@ -20,6 +20,9 @@ from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch.child import SPARE
 from tests.families import guards_elsewhere
 
+# A suite of its own, which `make sample` runs outside of the clone.
+collect_ignore = ["sample_project"]
+
 Living = psutil.Process | threading.Thread
 
 

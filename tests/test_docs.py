@@ -58,7 +58,7 @@ def test_the_runtimes_of_the_readme() -> None:
     *_, markers = snippets("README.md", "python")
     exec(markers.replace("@pytest.mark.cluster", "cluster"), {**names, "cluster": cluster})
     assert len(made) == 4
-    (snippet,) = snippets("docs/reference.md", "python")
+    (snippet,) = snippets("docs/reference/reference.md", "python")
     cluster(**eval(f"dict({snippet})", names))  # our own manual
 
 

@@ -53,7 +53,7 @@ class Runtime(_runtimes.Runtime):
     """Serves nothing, after doing what it is told to."""
 
     act: Any = None
-    preload: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()  # type: ignore[misc]  # here each has its own
     only: Task | None = field(default=None)
 
     start_timeout = 20.0

@@ -108,7 +108,7 @@ class Chaos:
         tasks: Sequence[Task],
     ) -> None:
         self.seed = seed
-        self.kinds = tuple(kinds)
+        self.kinds: tuple[str, ...] = tuple(kinds)
         self.every = every
         self.happened: list[Disturbance] = []
         self._cluster = cluster

@@ -30,7 +30,7 @@ class Deadline:
     def __init__(self, seconds: float | None) -> None:
         if seconds is not None and seconds > _LIFETIME:
             seconds = None
-        self.seconds = seconds
+        self.seconds: float | None = seconds
         self._end = None if seconds is None else now() + seconds
 
     def remaining(self) -> float | None:

@@ -69,7 +69,7 @@ class LocalCluster(Faults):
         base = ClusterConfig() if config is None else config
         if not isinstance(base, ClusterConfig):
             raise SpecError(f"a cluster is made from a ClusterConfig, not {config!r}")
-        self.config = base.replace(**fields) if fields else base
+        self.config: ClusterConfig = base.replace(**fields) if fields else base
         self.servers: list[Server] = []
         self.start_seconds: float | None = None
         self.stop_seconds: float | None = None

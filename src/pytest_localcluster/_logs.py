@@ -35,7 +35,7 @@ class TaskLog:
     def __init__(self, path: Path, *, kept: bool = True) -> None:
         self.path = path
         self.kept = kept
-        self.begun = 0  # the mark of when its task was last started
+        self.begun: int = 0  # the mark of when its task was last started
         self.origin = 0  # the mark of what is the first of this cluster's
         self._remains: tuple[int, bytes] | None = None
         os.close(self.open())

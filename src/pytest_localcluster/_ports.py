@@ -52,7 +52,7 @@ class PortLease:
 
     def __init__(self, port: int, holder: socket.socket, *, picked: bool) -> None:
         self.port = port
-        self.address = f"localhost:{port}"
+        self.address: str = f"localhost:{port}"
         self._holder: socket.socket | None = holder
         self._picked = picked
         self._released = False

@@ -49,8 +49,8 @@ class Server:
     def __init__(self, cluster: LocalCluster, place: Place, log: TaskLog) -> None:
         self.cluster = cluster
         self.task: Task = place.assignment.context.task
-        self.address = place.lease.address
-        self.target = place.assignment.context.target
+        self.address: str = place.lease.address
+        self.target: str = place.assignment.context.target
         self.log = log
         self._life = Life(self, place, log)
 

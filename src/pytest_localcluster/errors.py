@@ -19,8 +19,7 @@ What goes wrong in a **session** (its steps); names are TensorFlow's, codes gRPC
       FailedPreconditionError, AbortedError, OutOfRangeError, UnimplementedError,
       InternalError, UnavailableError, DataLossError, UnauthenticatedError
 
-Every error is a small report: what failed, where, the evidence, the remedy; each part is an
-attribute too. All of them pickle.
+Every error is a small report; each of its parts is an attribute too. All of them pickle.
 """
 
 from __future__ import annotations
@@ -86,18 +85,20 @@ class ClusterError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.task, self.address, self.pid = task, address, pid
-        self.status, self.evidence, self.remedy = status, evidence, remedy
+        self.task = task
+        self.address = address
+        self.pid = pid
+        self.status = status
+        self.evidence = evidence
+        self.remedy = remedy
 
     def __str__(self) -> str:
         lines = [self.message]
         address = f"at {self.address}" if self.address else None
         pid = f"pid {self.pid}" if self.pid is not None else None
         where = ", ".join(part for part in (address, pid, self.status) if part)
-        if where:
-            lines.append(f"  {where}")
-        if self.evidence:
-            lines.extend(f"  | {line}" for line in self.evidence.rstrip("\n").splitlines())
+        lines += [f"  {where}"] if where else []
+        lines += [f"  | {line}" for line in (self.evidence or "").rstrip("\n").splitlines()]
         if self.remedy:
             lines.append(f"  To fix this: {self.remedy}")
         return "\n".join(lines)

@@ -52,12 +52,12 @@ class Operation:
         num_outputs: int = 1,
         payload: Any = None,
     ) -> None:
-        self.type = type
-        self.name = name
-        self.inputs = tuple(inputs)
-        self.num_outputs = num_outputs
-        self.payload = payload
-        self.device = ""
+        self.type: str = type
+        self.name: str = name
+        self.inputs: tuple[Tensor, ...] = tuple(inputs)
+        self.num_outputs: int = num_outputs
+        self.payload: Any = payload
+        self.device: str = ""
         self.control_inputs: tuple[Operation, ...] = ()
 
     def __reduce__(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 __all__ = ["Refusals", "refuse_attribute", "refuse_in_place"]
 
@@ -32,6 +32,9 @@ _ATTRIBUTES = {
 }
 
 
+_InPlace = Callable[[Any, Any], Any]
+
+
 class RefusedAttribute(AttributeError, TypeError):
     """Both, so that hasattr() is False and yet every refusal is a TypeError."""
 
@@ -51,7 +54,7 @@ def refuse_in_place(what: str) -> TypeError:
     )
 
 
-def _in_place(operator: str) -> Callable[[Any, Any], Any]:
+def _in_place(operator: str) -> _InPlace:
     def refused(self: object, other: object) -> NoReturn:
         raise TypeError(
             f"{operator}= would change {_a(self)} in place: "
@@ -151,19 +154,19 @@ class Refusals:
     def __delitem__(self, key: object) -> None:
         raise TypeError(f"{_a(self)} cannot be changed: use np.delete(tensor, index)")
 
-    __iadd__ = _in_place("+")
-    __isub__ = _in_place("-")
-    __imul__ = _in_place("*")
-    __imatmul__ = _in_place("@")
-    __itruediv__ = _in_place("/")
-    __ifloordiv__ = _in_place("//")
-    __imod__ = _in_place("%")
-    __ipow__ = _in_place("**")
-    __ilshift__ = _in_place("<<")
-    __irshift__ = _in_place(">>")
-    __iand__ = _in_place("&")
-    __ixor__ = _in_place("^")
-    __ior__ = _in_place("|")
+    __iadd__: ClassVar[_InPlace] = _in_place("+")
+    __isub__: ClassVar[_InPlace] = _in_place("-")
+    __imul__: ClassVar[_InPlace] = _in_place("*")
+    __imatmul__: ClassVar[_InPlace] = _in_place("@")
+    __itruediv__: ClassVar[_InPlace] = _in_place("/")
+    __ifloordiv__: ClassVar[_InPlace] = _in_place("//")
+    __imod__: ClassVar[_InPlace] = _in_place("%")
+    __ipow__: ClassVar[_InPlace] = _in_place("**")
+    __ilshift__: ClassVar[_InPlace] = _in_place("<<")
+    __irshift__: ClassVar[_InPlace] = _in_place(">>")
+    __iand__: ClassVar[_InPlace] = _in_place("&")
+    __ixor__: ClassVar[_InPlace] = _in_place("^")
+    __ior__: ClassVar[_InPlace] = _in_place("|")
 
     def __reduce__(self) -> Any:
         raise TypeError(

@@ -97,8 +97,8 @@ class Tensor(Operand):
     __slots__ = ("op", "value_index")
 
     def __init__(self, op: Operation, value_index: int = 0) -> None:
-        self.op = op
-        self.value_index = value_index
+        self.op: Operation = op
+        self.value_index: int = value_index
 
     @property
     def name(self) -> str:

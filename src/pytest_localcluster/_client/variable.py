@@ -74,7 +74,7 @@ class Variable(Operand):
         if name is None:
             name = f"Variable_{_process}_{next(_count)}"
         check_name(name, "a variable")
-        self.device = place(Operation("Variable", name))
+        self.device: str = place(Operation("Variable", name))
         dtype = None if dtype is None else np.dtype(dtype)
         with control_dependencies(None):  # what a variable begins with does not wait for a step
             if callable(initial_value):
@@ -89,8 +89,8 @@ class Variable(Operand):
                 initial = as_tensor(initial_value, dtype, self.device, label)
                 array = initial.op.payload
                 self._state = State(name, array.dtype, array.shape)
-            self.initial_value = initial
-            self.initializer = self._operation("AssignVariable", "initializer", initial)
+            self.initial_value: Tensor = initial
+            self.initializer: Operation = self._operation("AssignVariable", "initializer", initial)
         self._read: Tensor | None = None
 
     @property

@@ -24,7 +24,7 @@ class ValueList(_message.Message):
     MUTABLE_FIELD_NUMBER: _ClassVar[int]
     value: _containers.RepeatedCompositeFieldContainer[Value]
     mutable: bool
-    def __init__(self, value: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., mutable: bool = ...) -> None: ...
+    def __init__(self, value: _Optional[_Iterable[_Union[Value, _Mapping[str, object]]]] = ..., mutable: bool = ...) -> None: ...
 
 class Value(_message.Message):
     __slots__ = ("tensor", "none", "list", "stored")
@@ -36,7 +36,7 @@ class Value(_message.Message):
     none: bool
     list: ValueList
     stored: str
-    def __init__(self, tensor: _Optional[_Union[TensorProto, _Mapping]] = ..., none: bool = ..., list: _Optional[_Union[ValueList, _Mapping]] = ..., stored: _Optional[str] = ...) -> None: ...
+    def __init__(self, tensor: _Optional[_Union[TensorProto, _Mapping[str, object]]] = ..., none: bool = ..., list: _Optional[_Union[ValueList, _Mapping[str, object]]] = ..., stored: _Optional[str] = ...) -> None: ...
 
 class NamedValue(_message.Message):
     __slots__ = ("name", "value")
@@ -44,7 +44,7 @@ class NamedValue(_message.Message):
     VALUE_FIELD_NUMBER: _ClassVar[int]
     name: str
     value: Value
-    def __init__(self, name: _Optional[str] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[_Union[Value, _Mapping[str, object]]] = ...) -> None: ...
 
 class ValueChunk(_message.Message):
     __slots__ = ("value", "chunk")
@@ -52,7 +52,7 @@ class ValueChunk(_message.Message):
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     value: Value
     chunk: bytes
-    def __init__(self, value: _Optional[_Union[Value, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, value: _Optional[_Union[Value, _Mapping[str, object]]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class VariableDef(_message.Message):
     __slots__ = ("name", "dtype", "shape", "shape_known")
@@ -86,13 +86,13 @@ class NodeDef(_message.Message):
     arguments: bytes
     value: Value
     variable: VariableDef
-    def __init__(self, name: _Optional[str] = ..., op: _Optional[str] = ..., input: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ..., num_outputs: _Optional[int] = ..., function: _Optional[bytes] = ..., arguments: _Optional[bytes] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., variable: _Optional[_Union[VariableDef, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., op: _Optional[str] = ..., input: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ..., num_outputs: _Optional[int] = ..., function: _Optional[bytes] = ..., arguments: _Optional[bytes] = ..., value: _Optional[_Union[Value, _Mapping[str, object]]] = ..., variable: _Optional[_Union[VariableDef, _Mapping[str, object]]] = ...) -> None: ...
 
 class GraphDef(_message.Message):
     __slots__ = ("node",)
     NODE_FIELD_NUMBER: _ClassVar[int]
     node: _containers.RepeatedCompositeFieldContainer[NodeDef]
-    def __init__(self, node: _Optional[_Iterable[_Union[NodeDef, _Mapping]]] = ...) -> None: ...
+    def __init__(self, node: _Optional[_Iterable[_Union[NodeDef, _Mapping[str, object]]]] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("code", "message", "op", "device", "exception", "traceback")

@@ -15,7 +15,7 @@ class CreateSessionRequest(_message.Message):
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     graph_def: _graph_pb2.GraphDef
     config: _config_pb2.ConfigProto
-    def __init__(self, graph_def: _Optional[_Union[_graph_pb2.GraphDef, _Mapping]] = ..., config: _Optional[_Union[_config_pb2.ConfigProto, _Mapping]] = ...) -> None: ...
+    def __init__(self, graph_def: _Optional[_Union[_graph_pb2.GraphDef, _Mapping[str, object]]] = ..., config: _Optional[_Union[_config_pb2.ConfigProto, _Mapping[str, object]]] = ...) -> None: ...
 
 class CreateSessionResponse(_message.Message):
     __slots__ = ("session_handle",)
@@ -29,7 +29,7 @@ class ExtendSessionRequest(_message.Message):
     GRAPH_DEF_FIELD_NUMBER: _ClassVar[int]
     session_handle: str
     graph_def: _graph_pb2.GraphDef
-    def __init__(self, session_handle: _Optional[str] = ..., graph_def: _Optional[_Union[_graph_pb2.GraphDef, _Mapping]] = ...) -> None: ...
+    def __init__(self, session_handle: _Optional[str] = ..., graph_def: _Optional[_Union[_graph_pb2.GraphDef, _Mapping[str, object]]] = ...) -> None: ...
 
 class ExtendSessionResponse(_message.Message):
     __slots__ = ()
@@ -45,7 +45,7 @@ class SendTensorRequest(_message.Message):
     key: str
     keep: bool
     data: _graph_pb2.ValueChunk
-    def __init__(self, session_handle: _Optional[str] = ..., key: _Optional[str] = ..., keep: bool = ..., data: _Optional[_Union[_graph_pb2.ValueChunk, _Mapping]] = ...) -> None: ...
+    def __init__(self, session_handle: _Optional[str] = ..., key: _Optional[str] = ..., keep: bool = ..., data: _Optional[_Union[_graph_pb2.ValueChunk, _Mapping[str, object]]] = ...) -> None: ...
 
 class SendTensorResponse(_message.Message):
     __slots__ = ()
@@ -63,7 +63,7 @@ class RunStepRequest(_message.Message):
     fetch: _containers.RepeatedScalarFieldContainer[str]
     target: _containers.RepeatedScalarFieldContainer[str]
     timeout_in_ms: int
-    def __init__(self, session_handle: _Optional[str] = ..., feed: _Optional[_Iterable[_Union[_graph_pb2.NamedValue, _Mapping]]] = ..., fetch: _Optional[_Iterable[str]] = ..., target: _Optional[_Iterable[str]] = ..., timeout_in_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, session_handle: _Optional[str] = ..., feed: _Optional[_Iterable[_Union[_graph_pb2.NamedValue, _Mapping[str, object]]]] = ..., fetch: _Optional[_Iterable[str]] = ..., target: _Optional[_Iterable[str]] = ..., timeout_in_ms: _Optional[int] = ...) -> None: ...
 
 class RunStepResponse(_message.Message):
     __slots__ = ("fetch", "status", "step_id")
@@ -73,7 +73,7 @@ class RunStepResponse(_message.Message):
     fetch: _containers.RepeatedCompositeFieldContainer[_graph_pb2.Value]
     status: _graph_pb2.Status
     step_id: int
-    def __init__(self, fetch: _Optional[_Iterable[_Union[_graph_pb2.Value, _Mapping]]] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping]] = ..., step_id: _Optional[int] = ...) -> None: ...
+    def __init__(self, fetch: _Optional[_Iterable[_Union[_graph_pb2.Value, _Mapping[str, object]]]] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping[str, object]]] = ..., step_id: _Optional[int] = ...) -> None: ...
 
 class CloseSessionRequest(_message.Message):
     __slots__ = ("session_handle",)
@@ -97,7 +97,7 @@ class ListDevicesResponse(_message.Message):
     REMOTE_DEVICE_FIELD_NUMBER: _ClassVar[int]
     local_device: _containers.RepeatedCompositeFieldContainer[_device_pb2.DeviceAttributes]
     remote_device: _containers.RepeatedCompositeFieldContainer[_device_pb2.DeviceAttributes]
-    def __init__(self, local_device: _Optional[_Iterable[_Union[_device_pb2.DeviceAttributes, _Mapping]]] = ..., remote_device: _Optional[_Iterable[_Union[_device_pb2.DeviceAttributes, _Mapping]]] = ...) -> None: ...
+    def __init__(self, local_device: _Optional[_Iterable[_Union[_device_pb2.DeviceAttributes, _Mapping[str, object]]]] = ..., remote_device: _Optional[_Iterable[_Union[_device_pb2.DeviceAttributes, _Mapping[str, object]]]] = ...) -> None: ...
 
 class ResetRequest(_message.Message):
     __slots__ = ()

@@ -16,7 +16,7 @@ class GetStatusResponse(_message.Message):
     __slots__ = ("device_attributes",)
     DEVICE_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     device_attributes: _containers.RepeatedCompositeFieldContainer[_device_pb2.DeviceAttributes]
-    def __init__(self, device_attributes: _Optional[_Iterable[_Union[_device_pb2.DeviceAttributes, _Mapping]]] = ...) -> None: ...
+    def __init__(self, device_attributes: _Optional[_Iterable[_Union[_device_pb2.DeviceAttributes, _Mapping[str, object]]]] = ...) -> None: ...
 
 class RegisterGraphRequest(_message.Message):
     __slots__ = ("session_handle", "graph_def", "send", "fetch", "recv", "container", "log_device_placement", "allow_soft_placement", "master", "feed")
@@ -47,7 +47,7 @@ class RegisterGraphRequest(_message.Message):
     allow_soft_placement: bool
     master: str
     feed: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session_handle: _Optional[str] = ..., graph_def: _Optional[_Union[_graph_pb2.GraphDef, _Mapping]] = ..., send: _Optional[_Iterable[str]] = ..., fetch: _Optional[_Iterable[str]] = ..., recv: _Optional[_Mapping[str, str]] = ..., container: _Optional[str] = ..., log_device_placement: bool = ..., allow_soft_placement: bool = ..., master: _Optional[str] = ..., feed: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, session_handle: _Optional[str] = ..., graph_def: _Optional[_Union[_graph_pb2.GraphDef, _Mapping[str, object]]] = ..., send: _Optional[_Iterable[str]] = ..., fetch: _Optional[_Iterable[str]] = ..., recv: _Optional[_Mapping[str, str]] = ..., container: _Optional[str] = ..., log_device_placement: bool = ..., allow_soft_placement: bool = ..., master: _Optional[str] = ..., feed: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RegisterGraphResponse(_message.Message):
     __slots__ = ("graph_handle", "status")
@@ -55,7 +55,7 @@ class RegisterGraphResponse(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     graph_handle: str
     status: _graph_pb2.Status
-    def __init__(self, graph_handle: _Optional[str] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping]] = ...) -> None: ...
+    def __init__(self, graph_handle: _Optional[str] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping[str, object]]] = ...) -> None: ...
 
 class DeregisterGraphRequest(_message.Message):
     __slots__ = ("graph_handle", "session_handle")
@@ -79,7 +79,7 @@ class RunGraphRequest(_message.Message):
     step_id: int
     feed: _containers.RepeatedCompositeFieldContainer[_graph_pb2.NamedValue]
     wait_in_ms: int
-    def __init__(self, graph_handle: _Optional[str] = ..., step_id: _Optional[int] = ..., feed: _Optional[_Iterable[_Union[_graph_pb2.NamedValue, _Mapping]]] = ..., wait_in_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, graph_handle: _Optional[str] = ..., step_id: _Optional[int] = ..., feed: _Optional[_Iterable[_Union[_graph_pb2.NamedValue, _Mapping[str, object]]]] = ..., wait_in_ms: _Optional[int] = ...) -> None: ...
 
 class RunGraphResponse(_message.Message):
     __slots__ = ("fetch", "status", "unknown_graph")
@@ -89,7 +89,7 @@ class RunGraphResponse(_message.Message):
     fetch: _containers.RepeatedCompositeFieldContainer[_graph_pb2.Value]
     status: _graph_pb2.Status
     unknown_graph: bool
-    def __init__(self, fetch: _Optional[_Iterable[_Union[_graph_pb2.Value, _Mapping]]] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping]] = ..., unknown_graph: bool = ...) -> None: ...
+    def __init__(self, fetch: _Optional[_Iterable[_Union[_graph_pb2.Value, _Mapping[str, object]]]] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping[str, object]]] = ..., unknown_graph: bool = ...) -> None: ...
 
 class CleanupGraphRequest(_message.Message):
     __slots__ = ("step_id", "status")
@@ -97,7 +97,7 @@ class CleanupGraphRequest(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     step_id: int
     status: _graph_pb2.Status
-    def __init__(self, step_id: _Optional[int] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping]] = ...) -> None: ...
+    def __init__(self, step_id: _Optional[int] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping[str, object]]] = ...) -> None: ...
 
 class CleanupGraphResponse(_message.Message):
     __slots__ = ("running",)
@@ -121,7 +121,7 @@ class PullTensorResponse(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     value: _graph_pb2.Value
     status: _graph_pb2.Status
-    def __init__(self, value: _Optional[_Union[_graph_pb2.Value, _Mapping]] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping]] = ...) -> None: ...
+    def __init__(self, value: _Optional[_Union[_graph_pb2.Value, _Mapping[str, object]]] = ..., status: _Optional[_Union[_graph_pb2.Status, _Mapping[str, object]]] = ...) -> None: ...
 
 class ReadVariablesRequest(_message.Message):
     __slots__ = ()
@@ -133,7 +133,7 @@ class ReadVariablesResponse(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     name: str
     data: _graph_pb2.ValueChunk
-    def __init__(self, name: _Optional[str] = ..., data: _Optional[_Union[_graph_pb2.ValueChunk, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., data: _Optional[_Union[_graph_pb2.ValueChunk, _Mapping[str, object]]] = ...) -> None: ...
 
 class CleanupAllRequest(_message.Message):
     __slots__ = ()

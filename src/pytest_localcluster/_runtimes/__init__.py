@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..errors import SpecError, UnsupportedError
 
@@ -106,9 +106,9 @@ class Runtime:
         instead_of_session: what to use where no Session can dial these tasks; empty where one can.
     """
 
-    preload: tuple[str, ...] = ()
-    boot_env: Mapping[str, str] = MappingProxyType({})
-    start_timeout: float = 10.0
+    preload: ClassVar[tuple[str, ...]] = ()
+    boot_env: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    start_timeout: ClassVar[float] = 10.0
     forks_ahead: bool = False
     resets_in_place: bool = False
     instead_of_session: str = ""

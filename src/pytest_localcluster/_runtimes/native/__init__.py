@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import SpecError
 from .. import GRPC_MODULES, Runtime
@@ -64,7 +64,7 @@ class NativeRuntime(Runtime):
     Its operations are NumPy's functions and any function of yours; its variables outlast sessions.
     """
 
-    preload = _PRELOAD
+    preload: ClassVar[tuple[str, ...]] = _PRELOAD
     resets_in_place = True
 
     def check(self, config: ClusterConfig, jobs: Collection[str]) -> None:

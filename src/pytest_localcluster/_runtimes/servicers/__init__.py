@@ -14,7 +14,7 @@ import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..._spec import job_name
 from ...errors import SpecError
@@ -58,7 +58,7 @@ class ServicerRuntime(Runtime):
         SpecError: no jobs, a job that is given twice, or what is no such function.
     """
 
-    preload = _PRELOAD
+    preload: ClassVar[tuple[str, ...]] = _PRELOAD
     instead_of_session = (
         "call its services: over server.channel(), or grpc.insecure_channel(server.target)"
     )

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import SpecError
 from .. import Runtime
@@ -51,13 +51,17 @@ class TensorFlowRuntime(Runtime):
     gpus: bool = False
     coordinators: Iterable[str] = ("chief",)
 
-    preload = ("tensorflow", "grpc._channel", "pytest_localcluster._runtimes.tensorflow.server")
+    preload: ClassVar[tuple[str, ...]] = (
+        "tensorflow",
+        "grpc._channel",
+        "pytest_localcluster._runtimes.tensorflow.server",
+    )
     # A fork copies the page tables of half a gigabyte. With the heap in huge pages it takes a third
     # of the time; Python's own allocator would keep more than half of that heap in small ones.
-    boot_env = MappingProxyType(
+    boot_env: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "PYTHONMALLOC": "malloc"}
     )
-    start_timeout = 60.0
+    start_timeout: ClassVar[float] = 60.0
     forks_ahead = True
     resets_in_place = True
     instead_of_session = "open a tf.compat.v1.Session(server.target), and read variables there"
