@@ -32,6 +32,7 @@ FLOORS = {
     "_clusterfile": 1,
     "_pickling": 1,
     "_program": 1,
+    "_rendezvous": 1,
     "_warned": 1,
     "_tensors": 1,
     "_graph": 1,
