@@ -31,6 +31,7 @@ FLOORS = {
     "_coverage": 1,
     "_clusterfile": 1,
     "_pickling": 1,
+    "_fingerprint": 1,
     "_program": 1,
     "_rendezvous": 1,
     "_warned": 1,
