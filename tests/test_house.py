@@ -63,6 +63,7 @@ FLOORS = {
     "_foreign": 3,
     "_handover": 3,
     "_probe": 3,
+    "_steward": 3,
     "_plugin": 4,
     "plugin": 4,
     "_cli": 4,
