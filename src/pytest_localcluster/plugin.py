@@ -72,6 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _ports.configure(options.port_range)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist has us given tests: all shall have joined by then
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Get ready for clusters, if there are tests that use them."""
     if "coverage" in sys.modules:

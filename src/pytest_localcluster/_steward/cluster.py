@@ -95,6 +95,7 @@ class RunCluster(LocalCluster):
     def _look(self, link: Link, facts: Facts) -> None:
         """See the cluster as these facts tell it, for the first time or instead of another one."""
         self._view.close()
+        self._steward = facts.steward
         self._link, self._spec, self._token = link, facts.spec, Token(facts.token)
         self.log_dir = facts.log_dir
         self.servers = [self._server(one, facts.started) for one in facts.tasks]
@@ -133,15 +134,15 @@ class RunCluster(LocalCluster):
             self._check_running("restart tasks")
             link, facts = self._member.cluster(self._wish)
             unsaid, self._unsaid = self._unsaid, []
-            if link is not self._link:
+            if facts.token != self._token:
                 deaths = [server.unexpected_death() for server in self.servers]
                 self._look(link, facts)
                 for server, death in zip(self.servers, deaths, strict=True):
                     server._life._death = death  # they went with the steward that had them
                 return list(self.servers)
             for server, one in zip(self.servers, facts.tasks, strict=True):
+                assert isinstance(server, RunServer)
                 if server.pid != one.process.pid:
-                    assert isinstance(server, RunServer)
                     server.begin(one, one.death)
                     renew_all(server.address)
                     unsaid.append(server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
@@ -9,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import _pickling
+from .._clock import Deadline
 from .._cluster import LocalCluster
 from .._clusterfile import ProcessId
 from .._launch import reports
@@ -150,7 +152,9 @@ class _Kept:
 
     def note(self, server: Server) -> None:
         """Remember how the process of a task has ended, which may be known a little later."""
-        process, code = server._life.process, server.join(_REAPED)
+        process = server._life.process
+        # Not join(), by which whoever waits is told of the end: here nobody is.
+        code = None if process is None else process.wait(Deadline(_REAPED))
         if process is not None and process.pid is not None and code is not None:
             self.ends[server.task, process.pid] = code, process.out_of_memory()
 
@@ -166,6 +170,7 @@ class _Kept:
     def facts(self, *, started: bool = False, restarted: tuple[Task, ...] = ()) -> Facts:
         cluster = self.cluster
         return Facts(
+            ProcessId.of(os.getpid()),
             cluster.spec,
             cluster._token,
             cluster.log_dir,

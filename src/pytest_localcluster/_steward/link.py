@@ -94,7 +94,6 @@ class Link:
 
     def __init__(self, sock: socket.socket) -> None:
         self.owner = os.getpid()
-        self.steward = _rendezvous.peer(sock)[0]
         self.lost = False
         self._line = Line(sock, "the steward", lambda _: None)
         self._numbers = count()
@@ -146,7 +145,7 @@ class Link:
         self._asked.clear()
 
     def _gone(self) -> ConnectionError:
-        return ConnectionError(f"the steward of this run, pid {self.steward}, has ended")
+        return ConnectionError("the steward of this run, which has its clusters, has ended")
 
     def leave(self) -> None:
         """Take leave, and close the connection."""

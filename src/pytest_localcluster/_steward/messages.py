@@ -110,6 +110,7 @@ class Facts:
     """A running cluster, as the one who has it knows it.
 
     Attributes:
+        steward: who has it.
         spec: who exists, at which address.
         token: what calls to the tasks carry.
         log_dir: where the logs are kept; None if they go with the cluster.
@@ -118,6 +119,7 @@ class Facts:
         restarted: the tasks that were restarted for who asks.
     """
 
+    steward: ProcessId
     spec: ClusterSpec
     token: str = field(repr=False)
     log_dir: Path | None
