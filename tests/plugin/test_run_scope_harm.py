@@ -10,11 +10,11 @@ import pytest
 
 from pytest_localcluster import _rendezvous
 from tests.plugin.conftest import Run
-from tests.plugin.test_run_scope import conftest, living, tasks
+from tests.plugin.sharing import conftest, living, tasks
 
 pytestmark = pytest.mark.skipif(not _rendezvous.AVAILABLE, reason="no abstract sockets here")
 
-__all__ = ["conftest"]
+__all__ = ["conftest"]  # a fixture
 
 Ini = Callable[[str], object]
 
