@@ -275,3 +275,46 @@ def test_without_xdist_it_is_of_the_session_and_not_reset(
     result.stdout.fnmatch_lines(["*was replaced: a test stopped it*"])
     names = {path.name for path in tmp_path.iterdir() if "run" in path.name}
     assert names == {"run-local_cluster", "run-local_cluster-2", "run-own"}
+
+
+def test_the_steward_does_not_answer(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        from conftest import *
+        from pytest_localcluster import _results
+
+        @pytest.mark.cluster(scope="run")
+        def test_it(local_cluster):
+            link._PATIENCE = _results._LOOK = 0.3
+            local_cluster._start_deadline = lambda: Deadline(0.1)
+            steward = local_cluster._steward.pid
+            os.kill(steward, signal.SIGSTOP)
+            try:
+                with pytest.raises(TimeoutError, match="is suspended"):
+                    local_cluster.run(os.getpid)
+                with pytest.raises(StartTimeout, match="has not told of a cluster after 0.5 s"):
+                    local_cluster.restart_dead()
+            finally:
+                os.kill(steward, signal.SIGCONT)
+            assert local_cluster.run(os.getpid) == [local_cluster.workers[0].pid]
+        """
+    )
+    run("-n", "1").assert_outcomes(passed=1)
+
+
+def test_no_steward_lives_long_enough(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        from conftest import *
+
+        def end(task):
+            os._exit(3)  # in the steward, which has a task's environment asked for
+
+        @pytest.mark.cluster(scope="run", env=end)
+        def test_it(local_cluster):
+            pass
+        """
+    )
+    result = run("-n", "1")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["E *StartError: 3 stewards, which were to start a cluster, have*"])

@@ -77,7 +77,7 @@ class RunCluster(LocalCluster):
         with ExitStack() as undo, _held.owned_by(self._held):
             undo.callback(self._held.give_back)
             undo.callback(setattr, self, "_open", None)
-            link, facts = self._member.cluster(self._wish)
+            link, facts = self._ask()
             self._net = Links(None, {})
             undo.callback(lambda: self._view.close())
             self._look(link, facts)
@@ -91,6 +91,9 @@ class RunCluster(LocalCluster):
                 watcher.launched(self)
             self._open = undo.pop_all()
         self._owner = os.getpid()
+
+    def _ask(self) -> tuple[Link, Facts]:
+        return self._member.cluster(self._wish, self._start_deadline().seconds or 0.0)
 
     def _look(self, link: Link, facts: Facts) -> None:
         """See the cluster as these facts tell it, for the first time or instead of another one."""
@@ -132,7 +135,7 @@ class RunCluster(LocalCluster):
         """
         with self._lock:
             self._check_running("restart tasks")
-            link, facts = self._member.cluster(self._wish)
+            link, facts = self._ask()
             unsaid, self._unsaid = self._unsaid, []
             if facts.token != self._token:
                 deaths = [server.unexpected_death() for server in self.servers]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _rendezvous
 from .._clock import Deadline
 from .._launch.line import Line
-from ..errors import StartError, UnsupportedError
+from ..errors import StartError, StartTimeout, UnsupportedError
 from .messages import load_failure
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ _JOINING = 30.0
 
 _LEAVING = 10.0
 """Seconds for the steward to end its clusters when the last worker leaves it."""
+
+_PATIENCE = 60.0
+"""Seconds in which the steward answers, besides those for the starts that it has to do."""
 
 _ATTEMPTS = 3
 """How many stewards may end while a cluster is asked of them: one that was killed is bad luck."""
@@ -70,16 +73,38 @@ class Member:
                 self._link = link = _join(self._address)
             return link
 
-    def cluster(self, wish: Callable[[], Wish]) -> tuple[Link, Facts]:
-        """Return who has the cluster of such a wish, and what there is to know of it."""
-        for attempt in range(_ATTEMPTS):
+    def cluster(self, wish: Callable[[], Wish], seconds: float) -> tuple[Link, Facts]:
+        """Return who has the cluster of such a wish, and what there is to know of it.
+
+        Args:
+            wish: says what is wanted.
+            seconds: how long its start may take, which there may have to wait for another one.
+
+        Raises:
+            StartTimeout: the steward has not answered in a multiple of that.
+            StartError: one steward after the other has ended over it.
+            ClusterError: the cluster, or a task of it, does not start.
+        """
+        patience = _PATIENCE + 2 * seconds
+        for _ in range(_ATTEMPTS):
             link = self.join()
+            asked = link.ask("cluster", wish())
             try:
-                return link, link.ask("cluster", wish()).result()
+                return link, asked.result(patience)
             except ConnectionError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        raise AssertionError
+                continue
+            except FutureTimeout:
+                if asked.done():
+                    raise  # it is what the start has come to
+                raise StartTimeout(
+                    f"the steward of this run has not told of a cluster after {patience:g} s",
+                    remedy="look whether something has stopped it (its command line has _steward); "
+                    "if many large clusters start at a time, raise --cluster-start-timeout",
+                ) from None
+        raise StartError(
+            f"{_ATTEMPTS} stewards, which were to start a cluster, have ended one after the other",
+            remedy="look who kills them: had memory run out, dmesg would say so",
+        )
 
     def leave(self) -> None:
         """Take leave of the steward, which ends its clusters if nobody else is left. Idempotent."""

@@ -9,7 +9,7 @@ from functools import partial
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from .. import _pickling, _warned
+from .. import _held, _pickling, _warned
 from .._clock import poll
 from .._foreign import BorrowedServer, ForeignLog
 from .._launch import reports
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .._logs import TaskLog
     from .._setup import Place
     from ..errors import ServerExited
+    from .cluster import RunCluster
     from .link import Link
     from .messages import TaskFacts
 
@@ -69,6 +70,11 @@ class RunServer(BorrowedServer):
         self._life.process = cast("Process", _RunProcess(self._link, self._key, facts, self.log))
         self._life.state = State.RUNNING
         self._life._death = death
+
+    def is_suspended(self) -> bool:
+        """Tell whether the task does nothing, or nobody gives it anything to do."""
+        cluster = cast("RunCluster", self.cluster)
+        return super().is_suspended() or _held.is_stopped(cluster._steward.pid)
 
     def unexpected_death(self) -> ServerExited | None:
         """Return the report of a death that this process was not told of, if there was one."""
