@@ -120,6 +120,10 @@ def test_what_can_be_done_with_it(pytester: pytest.Pytester, run: Run) -> None:
                 with pytest.raises(UnsupportedError, match="other workers of this run use it"):
                     getattr(local_cluster, verb)(*args)
 
+        def test_a_breakpoint(local_cluster):
+            with pytest.raises(UnsupportedError, match="breakpoint.. in /job:ps/task:0 needs"):
+                local_cluster.ps[0].run(lambda: breakpoint())
+
         def test_a_test_may_let_go_of_it(local_cluster):
             local_cluster.stop()
             with pytest.raises(ClusterError, match="does not run"):
@@ -130,7 +134,7 @@ def test_what_can_be_done_with_it(pytester: pytest.Pytester, run: Run) -> None:
             assert local_cluster.run(lambda: os.environ["WHO"])
         """
     )
-    run("-n", "1").assert_outcomes(passed=6, warnings=0)
+    run("-n", "1").assert_outcomes(passed=7, warnings=0)
 
 
 def test_fixtures(pytester: pytest.Pytester, run: Run) -> None:
