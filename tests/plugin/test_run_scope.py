@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not _rendezvous.AVAILABLE, reason="no abstract s
 
 __all__ = ["conftest"]  # a fixture
 
-WORKERS = "2"
+WORKERS = "4"
 
 WHO = {
     "the first": "n == 0",
