@@ -25,6 +25,7 @@ CASES: dict[str, tuple[int, list[str]]] = {
     "shared_cluster": (5, []),
     "tensorflow": (3, []),
     "torch_all_reduce": (2, []),
+    "whole_run": (9, []),
 }
 # What some need beside pytest-localcluster[test]. `make examples` runs the others only.
 NEEDS = {
@@ -71,10 +72,11 @@ def test_an_example(example: str) -> None:
         assert text in output
 
 
-def test_the_parallel_example_in_parallel() -> None:
-    output = run("parallel", "-n", "2")
+@pytest.mark.parametrize("example", ["parallel", "whole_run"])
+def test_an_example_in_parallel(example: str) -> None:
+    output = run(example, "-n", "2")
     assert "2 workers" in output
-    assert " 8 passed" in output
+    assert f" {CASES[example][0]} passed" in output
 
 
 def test_training_shows_its_progress() -> None:

@@ -11,12 +11,19 @@ from __future__ import annotations
 import sys
 from weakref import WeakKeyDictionary
 
-__all__ = ["VARIABLE", "environment"]
+__all__ = ["VARIABLE", "environment", "measure_as"]
 
 VARIABLE = "COVERAGE_PROCESS_CONFIG"
 """By which coverage.py hears that it is to measure a process, and how."""
 
 _configs: WeakKeyDictionary[object, str] = WeakKeyDictionary()
+_given: dict[str, str] = {}
+
+
+def measure_as(environ: dict[str, str]) -> None:
+    """Have tasks of this process measured as those of another one, whose environment() this is."""
+    _given.clear()
+    _given.update(environ)
 
 
 def environment() -> dict[str, str]:
@@ -26,7 +33,9 @@ def environment() -> dict[str, str]:
     """
     current = getattr(getattr(sys.modules.get("coverage"), "Coverage", None), "current", None)
     measuring = None if current is None else current()
-    if measuring is None or not hasattr(measuring.config, "patch"):
+    if measuring is None:
+        return dict(_given)
+    if not hasattr(measuring.config, "patch"):
         return {}  # releases before 7.10 cannot be told
     if measuring not in _configs:
         config = measuring.config.copy()

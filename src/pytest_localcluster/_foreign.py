@@ -21,11 +21,42 @@ if TYPE_CHECKING:
     from ._launch import Process
     from ._setup import Place
 
-__all__ = ["Elsewhere", "ForeignLog", "ForeignServer", "refusal"]
+__all__ = ["BorrowedServer", "Elsewhere", "ForeignLog", "ForeignServer", "refusal"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 
-class ForeignServer(Server):
+class BorrowedServer(Server):
+    """A task whose life is not ours: whatever would end or change it is refused."""
+
+    def start(self) -> NoReturn:
+        """Refuse it."""
+        self._refuse("be started")
+
+    def stop(self) -> NoReturn:
+        """Refuse it."""
+        self._refuse("be stopped")
+
+    def restart(self) -> NoReturn:
+        """Refuse it."""
+        self._refuse("be restarted")
+
+    def kill(self, signal: int = 0) -> NoReturn:
+        """Refuse it."""
+        self._refuse("be sent a signal")
+
+    def suspend(self) -> NoReturn:
+        """Refuse it."""
+        self._refuse("be suspended")
+
+    def resume(self) -> NoReturn:
+        """Refuse it."""
+        self._refuse("be resumed")
+
+    def _refuse(self, verb: str) -> NoReturn:
+        raise NotImplementedError
+
+
+class ForeignServer(BorrowedServer):
     """One task of a cluster that is only used here.
 
     Args:
@@ -87,30 +118,6 @@ class ForeignServer(Server):
         """Look for the last time whether it is there."""
         self._death = self.unexpected_death()
         self._let_go = True
-
-    def start(self) -> NoReturn:
-        """Refuse it."""
-        self._refuse("be started")
-
-    def stop(self) -> NoReturn:
-        """Refuse it."""
-        self._refuse("be stopped")
-
-    def restart(self) -> NoReturn:
-        """Refuse it."""
-        self._refuse("be restarted")
-
-    def kill(self, signal: int = 0) -> NoReturn:
-        """Refuse it."""
-        self._refuse("be sent a signal")
-
-    def suspend(self) -> NoReturn:
-        """Refuse it."""
-        self._refuse("be suspended")
-
-    def resume(self) -> NoReturn:
-        """Refuse it."""
-        self._refuse("be resumed")
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from contextvars import ContextVar
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Follower", "TaskLog", "current_log", "follow", "logging_to", "settle"]
+__all__ = ["Follower", "TaskLog", "current_log", "follow", "logging_to", "new_folder", "settle"]
 
 _KEPT = 1 << 20
 """How many bytes of a removed log stay readable."""
@@ -103,6 +104,16 @@ class TaskLog:
 
     def __repr__(self) -> str:
         return f"<TaskLog {self.path}: {self.mark()} bytes>"
+
+
+def new_folder(base: Path, name: str) -> Path:
+    """Make and return a new folder for logs, with a number behind its name if there is one."""
+    for number in itertools.count(1):
+        folder = base / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
+    return folder
 
 
 _current: ContextVar[TaskLog | None] = ContextVar("pytest_localcluster_log", default=None)

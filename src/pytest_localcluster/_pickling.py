@@ -35,9 +35,9 @@ from cloudpickle.cloudpickle import (
 from .errors import RemoteTraceback, rebuild
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["dump_exception", "dumps", "dumps_back", "load_exception", "loads"]
+__all__ = ["dump_call", "dump_exception", "dumps", "dumps_back", "load_exception", "loads"]
 
 _HERE = str(Path(__file__).parent)
 _INSTALLED = tuple(
@@ -56,6 +56,23 @@ def dumps(obj: object) -> bytes:
             return pickle.dumps(obj, pickle.HIGHEST_PROTOCOL)
     with _by_value(obj):
         return _dump(_Pickler, obj)
+
+
+def dump_call(
+    function: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    to: object,
+) -> bytes:
+    """Pickle a function and its arguments for the task ``to``."""
+    try:
+        return dumps((function, args, dict(kwargs)))
+    except Exception as error:
+        name = getattr(function, "__qualname__", function)
+        error.add_note(
+            f"{name} and its arguments go to {to} pickled; make what cannot be in the function"
+        )
+        raise
 
 
 def _is_compiled(obj: object) -> bool:

@@ -23,6 +23,7 @@ from ._plugin.hang import HangDump, TimeoutDump
 from ._plugin.leaks import LeakCheck
 from ._plugin.marker import DESCRIPTION, MarkerCheck
 from ._plugin.options import OPTIONS, add_options, read_options
+from ._plugin.run import RUN, RunScope
 from ._plugin.watch import WATCH, Watch
 
 __all__ = [
@@ -47,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", DESCRIPTION)
     config.stash[OPTIONS] = options = read_options(config)
     config.stash[WATCH] = watch = Watch(config, options)
+    config.stash[RUN] = RunScope(config, options, watch)
     config.stash[_PREVIOUS] = _observer.observe(watch)
     config.pluginmanager.register(MarkerCheck(), "localcluster-marker")
     config.pluginmanager.register(watch, "localcluster-watch")
@@ -70,6 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _ports.configure(options.port_range)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist has us given tests: all shall have joined by then
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Get ready for clusters, if there are tests that use them."""
     if "coverage" in sys.modules:
@@ -80,6 +83,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     names = (getattr(item, "fixturenames", None) or () for item in session.items)
     if any("cluster_config" in used for used in names):
+        session.config.stash[RUN].join(session.items)
         from ._plugin.warmup import warm_up
 
         warm_up(session)
@@ -93,6 +97,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         return (yield)
     finally:
         if not session.config.stash[WATCH].clusters():
+            session.config.stash[RUN].leave()
             _end_forkservers(session.config)
 
 
@@ -102,6 +107,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if watch is None:
         return  # the options were refused
     watch.close()
+    config.stash[RUN].leave()
     _end_forkservers(config)
     _observer.observe(config.stash[_PREVIOUS])
     if config.stash[OPTIONS].port_range is not None:

@@ -134,3 +134,47 @@ def test_what_comes_later_is_not_missed(pytester: pytest.Pytester, run: Run) -> 
         """
     )
     run().assert_outcomes(passed=1)
+
+
+def test_who_has_the_clusters_of_the_run_gets_ready_for_them(
+    pytester: pytest.Pytester, run: Run
+) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        import psutil
+        import pytest
+        from conftest import begun
+        from pytest_localcluster import cluster_fixture
+        from pytest_localcluster._clock import Deadline, poll
+
+        def guards():
+            "Return what is below the steward of this run."
+            run = os.environ["PYTEST_XDIST_TESTRUNUID"]
+            return [
+                child.pid
+                for process in psutil.process_iter(["cmdline"])
+                if "_steward.boot" in " ".join(process.info["cmdline"] or ())
+                and process.environ().get("PYTEST_XDIST_TESTRUNUID") == run
+                for child in process.children()
+            ]
+
+        own = cluster_fixture(scope="run", preload=["colorsys"])
+
+        @pytest.mark.cluster(scope="run", ps=0)
+        def test_before(request):
+            assert poll(guards, Deadline(60))
+            assert not begun()
+
+        @pytest.mark.cluster(scope="run", ps=0)
+        def test_with_a_cluster(local_cluster):
+            task = psutil.Process(local_cluster.workers[0].pid)
+            assert task.parent().ppid() in guards()
+            assert not begun()
+
+        def test_with_its_own(own):
+            assert own.workers[0].run(os.getpid)
+            assert not begun()
+        """
+    )
+    run("-n", "1").assert_outcomes(passed=3)

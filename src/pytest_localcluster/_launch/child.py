@@ -25,6 +25,7 @@ from pytest_localcluster._clock import Deadline
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.debugger import Breakpoints
 from pytest_localcluster._launch.recorder import Recorder
+from pytest_localcluster._launch.surroundings import adopt
 from pytest_localcluster._launch.wire import ORDERS, pack, read_exactly, receive, send, send_all
 from pytest_localcluster._program import Program
 
@@ -73,7 +74,8 @@ class Child:
             if self.failure is not None:
                 raise self.failure
             environ, directory, path, entry, filters, refusal = pickle.loads(self.payload)
-            _adopt(environ, directory, path)
+            adopt(environ, directory, path)
+            _reseed()
             self.recorder.begin(filters)
             serve, context = _pickling.loads(entry)
             _context.become(context)
@@ -252,19 +254,6 @@ def wait_for_orders(orders: socket.socket, parent: int, failure: BaseException |
     family.rename(own_name)
     control, log = fds
     Child(control, log, payload, parent, failure).run()
-
-
-def _adopt(environ: dict[str, str], directory: str | None, path: list[str]) -> None:
-    """Take over the test process's environment, directory and path of the moment of the launch."""
-    for name in os.environ.keys() - environ.keys():
-        del os.environ[name]
-    for name, value in environ.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
-    if directory is not None:
-        os.chdir(directory)
-    sys.path[:] = path
-    _reseed()
 
 
 _reseeded = 0

@@ -189,15 +189,12 @@ class ChildProcess:
         name = getattr(function, "__qualname__", function)
         if self.program:
             raise reports.no_python(self._context, self.pid, self.program, str(name))
-        try:
-            call = _pickling.dumps((function, args, dict(kwargs)))
-        except Exception as error:
-            error.add_note(
-                f"{name} and its arguments go to {self._context.task} pickled; "
-                "make what cannot be in the function"
-            )
-            raise
+        call = _pickling.dump_call(function, args, kwargs, self._context.task)
         return self._calls.make("call", call, self._filters.news())
+
+    def relay(self, call: bytes, filters: list[_warned.Filter]) -> Future[tuple[Any, ...]]:
+        """Run what another process has pickled for :meth:`call`, and read none of the answer."""
+        return self._calls.make("call", call, filters, relayed=True)
 
     def reset(self) -> Future[None]:
         return self._calls.make("reset")

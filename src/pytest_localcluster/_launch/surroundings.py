@@ -1,11 +1,15 @@
-"""What a forkserver has around it while it imports."""
+"""What a forkserver has around it while it imports, and a task when it begins."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
-__all__ = ["ENVIRONMENT", "surroundings"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["ENVIRONMENT", "adopt", "surroundings"]
 
 ENVIRONMENT = {
     # The threads of BLAS pools do not survive a fork, so none may be made before it.
@@ -28,3 +32,15 @@ def surroundings() -> tuple[list[str], dict[str, str]]:
     """Return what the imports of a forkserver that starts now may depend on."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return list(sys.path), environ
+
+
+def adopt(environ: Mapping[str, str], directory: str | None, path: Sequence[str]) -> None:
+    """Take over another process's environment, directory and path; None is that it has no more."""
+    for name in os.environ.keys() - environ.keys():
+        del os.environ[name]
+    for name, value in environ.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+    if directory is not None:
+        os.chdir(directory)
+    sys.path[:] = path

@@ -11,6 +11,7 @@ import pytest
 
 from .marker import wanted
 from .options import OPTIONS
+from .run import RUN, WHERE, where_asked
 from .watch import WATCH, add_note
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def local_cluster(
         attachment = request.config.stash[OPTIONS].attachment
         if scope == "function" or attachment is not None:  # which is reset for each test anyway
             cluster = stack.enter_context(_new_cluster(request, config))
+        elif scope == "run":
+            cluster = request.config.stash[RUN].shared(request.node, config)
         else:
             cluster = _shared_cluster(request.node, scope, config)
         unittest = sys.modules.get("unittest")
@@ -98,7 +101,8 @@ def cluster_fixture(*, scope: Any = "function", **fields: Any) -> Any:
     what those fixtures put there must last; tasks that died are restarted before the next test.
 
     Args:
-        scope: any scope of a pytest fixture.
+        scope: any scope of a pytest fixture; or "run", which is "session", but one cluster for all
+            workers of pytest-xdist.
         fields: fields of :class:`ClusterConfig`, on top of the fixture ``cluster_config``. An
             indirect parameter, a mapping of fields, goes on top of these.
 
@@ -120,17 +124,25 @@ def cluster_fixture(*, scope: Any = "function", **fields: Any) -> Any:
     ) -> Iterator[LocalCluster]:
         """A running cluster, made by cluster_fixture()."""
         config = _base(cluster_config).replace(**{**fields, **getattr(request, "param", {})})
-        with _lasting_cluster(request, config) as cluster:
+        with _lasting_cluster(request, config, where) as cluster:
             yield cluster
 
     setattr(cluster, FIELDS, fields)
+    where = ""
+    if scope == "run":
+        scope, where = "session", where_asked()
+        setattr(cluster, WHERE, where)
     return pytest.fixture(scope=scope)(cluster)
 
 
-def _new_cluster(request: pytest.FixtureRequest, config: ClusterConfig) -> LocalCluster:
+def _new_cluster(
+    request: pytest.FixtureRequest, config: ClusterConfig, where: str = ""
+) -> LocalCluster:
     attachment = request.config.stash[OPTIONS].attachment
     if attachment is not None:
         return attachment.cluster(config)
+    if where:
+        return request.config.stash[RUN].new(config, request.fixturename or "", where)
     from .._cluster import LocalCluster
 
     return LocalCluster(config)
@@ -138,15 +150,17 @@ def _new_cluster(request: pytest.FixtureRequest, config: ClusterConfig) -> Local
 
 @contextlib.contextmanager
 def _lasting_cluster(
-    request: pytest.FixtureRequest, config: ClusterConfig
+    request: pytest.FixtureRequest, config: ClusterConfig, where: str = ""
 ) -> Iterator[LocalCluster]:
     watch = request.config.stash[WATCH]
     with (
-        _new_cluster(request, config) as cluster,
+        _new_cluster(request, config, where) as cluster,
         watch.reviving(request.fixturename or "", cluster),
     ):
         if request.scope != "function":
             watch.shared(cluster)
+        if where:
+            watch.revive(cluster)  # another worker may have found it with dead tasks
         yield cluster
 
 

@@ -11,9 +11,9 @@ import pytest
 if TYPE_CHECKING:
     from .._config import ClusterConfig
 
-__all__ = ["DESCRIPTION", "MarkerCheck", "param_of", "wanted"]
+__all__ = ["DESCRIPTION", "MarkerCheck", "param_of", "scope_of", "wanted"]
 
-SCOPES = ("function", "class", "module", "session")
+SCOPES = ("function", "class", "module", "session", "run")
 
 DESCRIPTION = (
     "cluster(*, workers=1, ps=1, ..., scope='function'): the cluster that local_cluster is in "
@@ -36,6 +36,16 @@ def wanted(
     fields = _asked(item, param)
     scope = fields.pop("scope", "function")
     return scope, base.replace(**fields)
+
+
+def scope_of(item: pytest.Item, param: object = None) -> str:
+    """Return the scope of a test's ``local_cluster``.
+
+    Raises:
+        SpecError: a keyword or value that cannot be.
+    """
+    scope: str = _asked(item, param).get("scope", "function")
+    return scope
 
 
 def _asked(item: pytest.Item, param: object) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pytest
 from .fixtures import FIELDS
 from .marker import param_of, wanted
 from .options import OPTIONS
+from .run import RUN, WHERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,6 +43,7 @@ def warm_up(session: pytest.Session) -> None:
 class _WarmUp:
     def __init__(self, config: pytest.Config) -> None:
         self._options = config.stash[OPTIONS]
+        self._run = config.stash[RUN]
         self._seen: set[tuple[object, ...]] = set()
 
     def begin(self, items: Iterable[pytest.Item | None]) -> None:
@@ -50,11 +52,14 @@ class _WarmUp:
         for item in items:
             # Who asks for what cannot be is told elsewhere; what fails here a start tries again.
             with suppress(Exception):
-                for config in self._configs(item):
-                    prepare(config)
+                for scope, config in self._configs(item):
+                    if scope == "run" and self._run.of_many:
+                        self._run.prepare(config)  # it is not we who start that
+                    else:
+                        prepare(config)
 
-    def _configs(self, item: Any) -> Iterator[ClusterConfig]:
-        """Yield what ``item`` is sure to start, but for what an equal one had."""
+    def _configs(self, item: Any) -> Iterator[tuple[str, ClusterConfig]]:
+        """Yield what ``item`` is sure to start, but for what an equal one had, and its scope."""
         definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
         used = {name: found[-1].func for name, found in definitions.items() if found}
         ours = f"{__package__}.fixtures"
@@ -69,11 +74,12 @@ class _WarmUp:
         for name, function in used.items():
             if hasattr(function, FIELDS):
                 indirect = getattr(getattr(item, "callspec", None), "params", {}).get(name, {})
-                yield base.replace(**{**getattr(function, FIELDS), **indirect})
+                scope = "run" if hasattr(function, WHERE) else ""
+                yield scope, base.replace(**{**getattr(function, FIELDS), **indirect})
             elif function.__module__ == ours and name == "local_cluster":
-                yield wanted(item, base, param)[1]
+                yield wanted(item, base, param)
             elif function.__module__ == ours and name == "session_cluster":
-                yield base
+                yield "", base
 
 
 class _OneAhead(_WarmUp):

@@ -7,7 +7,6 @@ by a fixture, by ``create_local_cluster`` in a helper, by a ``with`` statement i
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 import sys
 from collections.abc import Generator, Iterator
@@ -120,6 +119,15 @@ class Watch:
         finally:
             self._revived.remove(entry)
 
+    def revive(self, cluster: LocalCluster) -> None:
+        """Restart what is dead of ``cluster`` for the test that runs, which is told of it."""
+        restarted = cluster.restart_dead()
+        if restarted and self._item is not None:
+            add_note(self._item, "these tasks were restarted for this test", restarted)
+        for watched in self._live:
+            if watched.cluster is cluster:
+                watched.deaths(known=True)
+
     def shared(self, cluster: LocalCluster) -> None:
         """Learn that a cluster is ours to stop, after some later test."""
         if cluster in self._started:
@@ -140,12 +148,9 @@ class Watch:
             parts = ("" if name == "." else name, shared_by, self._worker)
             name = "-".join(part for part in parts if part)
         name = re.sub(r"[^\w.,=+\[\]-]", "_", name)[:150]
-        for number in itertools.count(1):
-            folder = self._options.log_dir / (name if number == 1 else f"{name}-{number}")
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(parents=True)
-                return folder
-        return None  # never: there is always a higher number
+        from .._logs import new_folder
+
+        return new_folder(self._options.log_dir, name)
 
     # -- for the report
 
@@ -188,9 +193,7 @@ class Watch:
         names = getattr(item, "fixturenames", ())
         for fixture, cluster in self._revived:
             if fixture in names:
-                restarted = cluster.restart_dead()
-                if restarted:
-                    add_note(item, "these tasks were restarted for this test", restarted)
+                self.revive(cluster)
         for watched in self._live:
             watched.begin()
 
