@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..errors import ServerExited
     from .debugging import Debugging
     from .options import Options
+    from .timeline import Timelines
     from .watched import Watched
 
 __all__ = ["WATCH", "Watch", "add_note"]
@@ -39,6 +40,7 @@ class Watch:
         self._worker = getattr(config, "workerinput", {}).get("workerid", "")
         # Without pytest's own plugin for it nothing is captured either.
         self.shows_live = config.getoption("capture", "no") == "no" and not self._worker
+        self.timelines: Timelines | None = None  # who is told what stops, if they are asked for
         self._live: list[Watched] = []
         self._ended: list[Watched] = []
         self._item: pytest.Item | None = None
@@ -76,6 +78,8 @@ class Watch:
         """Go on showing the cluster in this test's report, and then forget it."""
         for watched in [watched for watched in self._live if watched.cluster is cluster]:
             watched.ended()
+            if self.timelines is not None:
+                self.timelines.stopped(cluster)
             self._live.remove(watched)
             self._ended.append(watched)
 
