@@ -8,6 +8,7 @@ A record is six words: begin, end, step, code, size, number. Times are of the mo
 nanoseconds, which is one for all processes of a machine. The end is 0 as long as it has not come.
 The code stands for a kind, a name and a place, which follow the ring, a line of JSON for each. The
 number is written last: a record that is only half there has that of the one before, a lap ago.
+Before the ring is a word that says until when all is written.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import NamedTuple
 
-__all__ = ["CAPACITY", "Note", "Notes", "Ring", "read_notes"]
+__all__ = ["CAPACITY", "Note", "Notes", "Ring", "complete_until", "read_notes"]
 
 CAPACITY = 1 << 14
 """How many records a ring holds."""
@@ -32,7 +33,8 @@ FAILED = 1 << 32
 
 _WORDS = 6
 _RECORD = struct.Struct(f"={_WORDS}Q")
-_BYTES = CAPACITY * _RECORD.size
+_HEAD = struct.Struct("=Q")
+_BYTES = _HEAD.size + CAPACITY * _RECORD.size
 _CODES = 20_000
 _LONGEST = 200
 _TORN = 64
@@ -68,7 +70,7 @@ class Notes(NamedTuple):
 
     Attributes:
         found: in the order in which they began to be noted.
-        lost: how many older ones have been overwritten.
+        lost: how many older ones have been overwritten, at most; some may be of earlier tests.
     """
 
     found: list[Note]
@@ -89,7 +91,8 @@ class Ring:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             os.ftruncate(self._file, _BYTES)
-            self._words = memoryview(mmap.mmap(self._file, _BYTES)).cast("Q")
+            whole = memoryview(mmap.mmap(self._file, _BYTES)).cast("Q")
+            self._until, self._words = whole[:1], whole[1:]
         except BaseException:
             os.close(self._file)
             raise
@@ -165,6 +168,20 @@ class Ring:
         words[at + 4] = size
         words[at + 5] = number
 
+    def is_complete(self, until: int) -> None:
+        """Say that all is noted that was done until that moment."""
+        self._until[0] = until
+
+
+def complete_until(path: Path) -> int:
+    """Return until when a task has noted all that it did; 0 if it does not note anything."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD.size)
+    except FileNotFoundError:
+        return 0
+    return int(_HEAD.unpack(head)[0]) if len(head) == _HEAD.size else 0
+
 
 def read_notes(path: Path, since: int = 0) -> Notes:
     """Return what a task has noted that ended, or may have, after the moment ``since``.
@@ -176,21 +193,19 @@ def read_notes(path: Path, since: int = 0) -> Notes:
     except FileNotFoundError:  # it never came so far, or its runtime notes nothing
         return Notes([], 0)
     codes = [_names(line) for line in data[_BYTES:].split(b"\n")[:-1]]
-    records = [record for record in _RECORD.iter_unpack(data[:_BYTES]) if record[5]]
+    records = [record for record in _RECORD.iter_unpack(data[_HEAD.size : _BYTES]) if record[5]]
     last = max((record[5] for record in records), default=0)
-    oldest = last - CAPACITY + _TORN if last > CAPACITY else 0
+    oldest = max(0, last + _TORN - CAPACITY)
+    whole = sorted((r for r in records if r[5] > oldest), key=lambda record: record[5])
     found = []
-    for begin, end, step, code, size, _ in sorted(
-        (record for record in records if record[5] > oldest), key=lambda record: record[5]
-    ):
+    for begin, end, step, code, size, _ in whole:
         if end and end < since:
             continue
         number = code & (FAILED - 1)
         kind, name, place = codes[number] if number < len(codes) else codes[0]
         failed = bool(code & FAILED)
         found.append(Note(kind, name, place, begin, end or None, step, size, failed))
-    lost = oldest if records and min(r[0] for r in records) > since else 0
-    return Notes(found, lost)
+    return Notes(found, oldest if whole and whole[0][0] > since else 0)
 
 
 def _names(line: bytes) -> tuple[str, str, str]:

@@ -63,9 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
         config.pluginmanager.register(KeepFailed(watch), "localcluster-keep")
     if options.timeline != "off":
-        from ._plugin.timeline import Timelines, folder_of
+        from ._plugin.timeline import Timelines
 
-        timelines = Timelines(watch, options.timeline, folder_of(config, options.log_dir))
+        timelines = Timelines(watch, options.timeline, config, options.log_dir)
         config.pluginmanager.register(timelines, "localcluster-timelines")
     if options.attachment is not None:
         config.pluginmanager.register(options.attachment, "localcluster-attachment")

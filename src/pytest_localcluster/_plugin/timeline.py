@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Timelines"]
 
 _TITLE = "log of a timeline"
+_NONE = "there is no timeline"
 _MOST = 10
 """How many pages the summary names, those of failed tests."""
 
@@ -37,16 +38,23 @@ class Timelines:
     Args:
         watch: knows the clusters that run.
         mode: of which tests there are pages: ``"failed"`` or ``"all"``.
-        folder: where they go.
+        config: of the run; says where they go.
+        log_dir: where logs are kept, if they are.
     """
 
-    def __init__(self, watch: Watch, mode: str, folder: Path) -> None:
+    def __init__(
+        self, watch: Watch, mode: str, config: pytest.Config, log_dir: Path | None
+    ) -> None:
         self._watch = watch
         self._mode = mode
-        self._folder = folder
+        self._own_folder = log_dir is None
+        below = config.rootpath / "cluster-timelines"
+        self._folder = below if log_dir is None else log_dir / "timelines"
         self._recorder = Recorder()
         self._previous = _moments.record(self._recorder)
+        self._item: pytest.Item | None = None
         self._stopped: list[LocalCluster] = []
+        self._used: list[LocalCluster] = []  # those of these that were the test's
         self._failures: list[str] = []
         self._outcome = "passed"
         self._told = False
@@ -56,6 +64,8 @@ class Timelines:
         """Learn that a cluster was stopped, which is of interest until its test is over."""
         self._recorder.stopped(cluster)
         self._stopped.append(cluster)
+        if self._item is not None and cluster in self._watch.used_by(self._item):
+            self._used.append(cluster)
 
     def close(self) -> None:
         """Record no more."""
@@ -66,7 +76,7 @@ class Timelines:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
-        self._begin()
+        self._begin(item)
         with self._phase("setup"):
             return (yield)
 
@@ -93,8 +103,9 @@ class Timelines:
         self._recorder.phases.append(phase)
         return _Timed(phase)
 
-    def _begin(self) -> None:
+    def _begin(self, item: pytest.Item) -> None:
         self._forget()
+        self._item = item
         self._recorder.begin()
         self._failures.clear()
         self._outcome = "passed"
@@ -104,6 +115,7 @@ class Timelines:
         for cluster in self._stopped:
             self._recorder.forget(cluster)
         self._stopped.clear()
+        self._used.clear()
 
     # -- reports
 
@@ -121,21 +133,23 @@ class Timelines:
         wanted = self._outcome == "failed" or (self._mode == "all" and report.when != "setup")
         if wanted and (clusters := self._used_by(item)):
             page = self._folder / f"{file_name(item.nodeid)}.html"
+            trouble = ""
             if report.when == "teardown":
                 trouble = self._write(page, item.nodeid, clusters)
                 if trouble:
-                    _say(item, report, f"there is no timeline: {trouble}\n")
-            if not self._told:
+                    _say(item, report, f"{_NONE}: {trouble}\n{page}\n")
+            if not self._told and not trouble:
                 self._told = True
                 trace = page.with_suffix(".trace.json")
                 _say(item, report, f"{page}\n{trace} (for https://ui.perfetto.dev)\n")
         if report.when == "teardown":
+            self._item = None
             self._forget()
         return report
 
     def _used_by(self, item: pytest.Item) -> list[LocalCluster]:
         living = self._watch.used_by(item)
-        return [*(cluster for cluster in self._stopped if cluster not in living), *living]
+        return [*(cluster for cluster in self._used if cluster not in living), *living]
 
     def _write(self, page: Path, test: str, clusters: list[LocalCluster]) -> str:
         """Write both files; return why they could not be written."""
@@ -149,6 +163,8 @@ class Timelines:
                 self._recorder, clusters, test, self._outcome, failure, monotonic_ns()
             )
             self._folder.mkdir(parents=True, exist_ok=True)
+            if self._own_folder:
+                (self._folder / ".gitignore").write_text("*\n", encoding="utf-8")
             _put(page, page_of(story))
             _put(page.with_suffix(".trace.json"), trace_of(story))
         except Exception as error:  # whatever it is, it shall not be the end of the run
@@ -159,12 +175,18 @@ class Timelines:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say once more where the pages of failed tests are, and how many there are."""
         pages: dict[str, bool] = {}
+        missing: dict[str, str] = {}
         for category, reports in terminalreporter.stats.items():
             for report in reports:
                 for title, text in getattr(report, "sections", ()):
-                    if _TITLE in title:
-                        line = text.partition("\n")[0]
-                        pages[line] = category in ("failed", "error") or pages.get(line, False)
+                    first, _, rest = text.partition("\n")
+                    if _TITLE in title and first.startswith(_NONE):
+                        missing[rest.strip()] = first
+                    elif _TITLE in title:
+                        pages[first] = category in ("failed", "error") or pages.get(first, False)
+        for page, why in missing.items():
+            pages.pop(page, None)
+            terminalreporter.line(f"{why} ({page})")
         if not pages:
             return
         count = f"{len(pages)} timeline{'s' if len(pages) > 1 else ''}"
@@ -194,15 +216,10 @@ class _Timed:
         )
 
 
-def folder_of(config: pytest.Config, log_dir: Path | None) -> Path:
-    """Return where timelines go: beside the logs that are kept, or else below rootdir."""
-    return config.rootpath / "cluster-timelines" if log_dir is None else log_dir / "timelines"
-
-
 def file_name(nodeid: str) -> str:
     """Return what the files of a test are called: the same in each run, and no other test's."""
     name = re.sub(r"\.py(?=::|$)", "", nodeid).replace("::", ".").replace("/", ".")
-    safe = re.sub(r"[^\w.,=+\[\]-]", "_", name)[:150]
+    safe = re.sub(r"[^\w.,=+\[\]-]", "_", name).encode()[:150].decode(errors="ignore")
     if safe == name:
         return safe
     return f"{safe}-{hashlib.sha256(nodeid.encode()).hexdigest()[:8]}"

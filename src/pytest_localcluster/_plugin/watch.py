@@ -76,10 +76,10 @@ class Watch:
 
     def stopped(self, cluster: LocalCluster) -> None:
         """Go on showing the cluster in this test's report, and then forget it."""
+        if self.timelines is not None:
+            self.timelines.stopped(cluster)
         for watched in [watched for watched in self._live if watched.cluster is cluster]:
             watched.ended()
-            if self.timelines is not None:
-                self.timelines.stopped(cluster)
             self._live.remove(watched)
             self._ended.append(watched)
 

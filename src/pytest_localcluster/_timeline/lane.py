@@ -10,6 +10,8 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import TYPE_CHECKING, NamedTuple
 
+from .._clock import Deadline
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -23,6 +25,7 @@ _LINES = 2000
 _MOMENTS = 4000
 _CALLS = 4000
 _LONGEST = 400  # characters of a line
+_PATIENCE = 1.0  # seconds for word of how a process ended that is gone
 _AT_ONCE = 1 << 16  # bytes of a log that are looked at, the last ones
 
 
@@ -109,11 +112,13 @@ class Lane:
 
     def learn_exitcode(self) -> None:
         """Ask how the present life has ended, if it has."""
-        if self.lives and self.lives[-1].exitcode is None:
-            life = self.lives[-1]
-            life.exitcode = self.server.exitcode
-            if life.exitcode is not None and life.ended is None:
-                life.ended = monotonic_ns()
+        process = self.server._life.process
+        if not self.lives or self.lives[-1].exitcode is not None or process is None:
+            return
+        life = self.lives[-1]
+        life.exitcode = process.wait(Deadline(0 if life.ended is None else _PATIENCE))
+        if life.exitcode is not None:
+            self.ended()
 
     def begin(self) -> None:
         """Forget what was before the test that begins now, but for the present life."""

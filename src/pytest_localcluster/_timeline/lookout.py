@@ -56,6 +56,11 @@ class Lookout:
                     key = os.pidfd_open(pid)
             self._processes[key] = lane, pid, _held.identity(pid)
 
+    def look(self) -> None:
+        """Look now."""
+        with self._lock:
+            self._look()
+
     def leave(self, lanes: list[Lane]) -> None:
         """Look at these for the last time; return when nobody looks any more."""
         thread = None

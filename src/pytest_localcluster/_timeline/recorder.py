@@ -150,6 +150,7 @@ class Recorder:
 
     def begin(self) -> None:
         """Forget what was before the test that begins now, but for what goes on."""
+        self._lookout.look()
         self.began = monotonic_ns()
         for lane in self._lanes:
             lane.begin()

@@ -72,7 +72,7 @@ class Told:
 
     def _end_of(self, life: Life) -> Mark:
         assert life.ended is not None
-        how = "ended in this process" if life.exitcode is None else describe_exit(life.exitcode)
+        how = describe_exit(life.exitcode)
         before = [m for m in self.lane.moments if life.began <= m.at <= life.ended]
         kills = [m.name for m in before if m.what == "kill"]
         if any(m.what == "stop" for m in before):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._ring import read_notes
+from .._clock import Deadline, poll
+from .._ring import complete_until, read_notes
 from .steps import Steps
 from .story import Arrow, Bar, Group, Row, Story
 from .tasks import Told
@@ -32,6 +32,9 @@ _ROWS = (
     "log",
 )
 
+_PATIENCE = 0.05
+"""Seconds for tasks that live to note what they did last; one that is suspended will not."""
+
 MOST_NOTES = 60_000
 """How many notes of all tasks a story has, the last ones."""
 
@@ -47,23 +50,24 @@ def tell_story(
     """Return what happened to some clusters since the test began."""
     story = Story(test, outcome, failure, recorder.began, end)
     lanes = recorder.lanes(clusters)
-    several = len({lane.cluster for lane in lanes}) > 1
+    numbers = sorted({lane.cluster for lane in lanes})
+    _await_notes(lanes, end)
     own = _own_group(recorder, end)
-    told = [Told(lane, Group(_name(lane, several), _note(lane))) for lane in _in_order(lanes)]
+    told = [Told(lane, Group(_name(lane, numbers), _note(lane))) for lane in _in_order(lanes)]
     each = MOST_NOTES // max(1, len(told))
     steps = Steps()
     for one in told:
+        one.lane.learn_exitcode()
         one.tell_life(end)
         one.tell_calls(end)
         one.tell_lines()
         for life in one.lane.lives:
-            notes, lost = read_notes(Path(life.notes), recorder.began)
+            notes, lost = read_notes(life.notes, recorder.began)
             if cut := max(0, len(notes) - each):
                 notes = notes[cut:]
             if lost + cut:
-                story.left_out.append(
-                    f"{one.group.name}: {lost + cut} older notes of steps, operations and tensors"
-                )
+                what = "older steps, operations and tensors"
+                story.left_out.append(f"{one.group.name}: up to {lost + cut} {what}")
             one.tell_notes(notes, life.ended or end, steps)
         if one.lane.left_out:
             story.left_out.append(f"{one.group.name}: {one.lane.left_out} lines of its log")
@@ -78,6 +82,13 @@ def tell_story(
         for row in group.rows:
             row.stack()
     return story
+
+
+def _await_notes(lanes: Sequence[Lane], end: int) -> None:
+    """Wait until tasks that live have noted what they did before the end."""
+    living = [lane.lives[-1].notes for lane in lanes if lane.lives and lane.server.is_alive()]
+    noting = [notes for notes in living if notes.exists()]
+    poll(lambda: all(complete_until(notes) >= end for notes in noting), Deadline(_PATIENCE))
 
 
 def _clip(row: Row, begin: int) -> None:
@@ -99,8 +110,10 @@ def _in_order(lanes: Sequence[Lane]) -> list[Lane]:
     return sorted(lanes, key=lambda lane: (lane.cluster, order.get(id(lane.server), -1)))
 
 
-def _name(lane: Lane, several: bool) -> str:
-    return f"cluster {lane.cluster} {lane.server.task}" if several else str(lane.server.task)
+def _name(lane: Lane, numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return str(lane.server.task)
+    return f"cluster {numbers.index(lane.cluster) + 1} {lane.server.task}"
 
 
 def _note(lane: Lane) -> str:

@@ -8,6 +8,7 @@ known by that. What is noted once a step, or for a tensor, is written at once, b
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import threading
 from collections import deque
@@ -53,17 +54,23 @@ class Scribe:
         if _held.owner() is not None:
             _held.hold_thread(self._thread)
 
+        atexit.register(self.stop)  # a task that ends in peace does no more than that
+
     def stop(self) -> None:
-        """Write the last words."""
+        """Write the last words. Idempotent."""
         self._over.set()
         self._thread.join()
+        atexit.unregister(self.stop)
 
     def _write(self) -> None:
-        while not self._over.wait(_PAUSE):
+        over = False
+        while not over:
+            over = self._over.wait(_PAUSE)
+            now = monotonic_ns()
             self._write_done()
             if self._running or self._seen:
                 self._look()
-        self._write_done()
+            self.ring.is_complete(now)
 
     def _write_done(self) -> None:
         add = self.ring.add
