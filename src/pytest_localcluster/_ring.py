@@ -19,6 +19,7 @@ import mmap
 import os
 import struct
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic_ns
 from typing import NamedTuple
@@ -33,8 +34,10 @@ FAILED = 1 << 32
 
 _WORDS = 6
 _RECORD = struct.Struct(f"={_WORDS}Q")
+_SIZE = _RECORD.size
 _HEAD = struct.Struct("=Q")
-_BYTES = _HEAD.size + CAPACITY * _RECORD.size
+_BYTES = _HEAD.size + CAPACITY * _SIZE
+_pack = _RECORD.pack_into
 _CODES = 20_000
 _LONGEST = 200
 _TORN = 64
@@ -91,7 +94,8 @@ class Ring:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             os.ftruncate(self._file, _BYTES)
-            whole = memoryview(mmap.mmap(self._file, _BYTES)).cast("Q")
+            self._map = mmap.mmap(self._file, _BYTES)
+            whole = memoryview(self._map).cast("Q")
             self._until, self._words = whole[:1], whole[1:]
         except BaseException:
             os.close(self._file)
@@ -148,25 +152,19 @@ class Ring:
             if failed:
                 words[at + 3] |= FAILED
 
-    def add(
-        self,
-        code: int,
-        begin: int,
-        end: int,
-        step: int = 0,
-        size: int = 0,
-        *,
-        failed: bool = False,
-    ) -> None:
+    def add(self, code: int, begin: int, end: int, step: int = 0, size: int = 0) -> None:
         """Note something that is over."""
         number = self._next()
-        words, at = self._words, (number & CAPACITY - 1) * _WORDS
-        words[at] = begin
-        words[at + 1] = end
-        words[at + 2] = step
-        words[at + 3] = code | FAILED if failed else code
-        words[at + 4] = size
-        words[at + 5] = number
+        at = _HEAD.size + (number & CAPACITY - 1) * _SIZE
+        _pack(self._map, at, begin, end, step, code, size, number)
+
+    def add_all(self, notes: Iterable[tuple[int, int, int, int, bool]]) -> None:
+        """Note things that are over: begin, end, step, code, and whether it failed."""
+        next_number, words = self._next, self._map
+        for begin, end, step, code, failed in notes:
+            number = next_number()
+            at = _HEAD.size + (number & CAPACITY - 1) * _SIZE
+            _pack(words, at, begin, end, step, code | FAILED if failed else code, 0, number)
 
     def is_complete(self, until: int) -> None:
         """Say that all is noted that was done until that moment."""

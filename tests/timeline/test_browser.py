@@ -80,7 +80,7 @@ def test_a_real_page(show: Show, start: Start, tell: Tell) -> None:
     dom = show(page_of(tell(cluster)))
     assert {"the test", "/job:ps/task:0", "/job:worker/task:0", "life", "steps"} <= set(texts(dom))
     assert drawn(dom, "rect", "bar k-session") == 2
-    assert drawn(dom, "rect", "bar k-op") >= 3
+    assert drawn(dom, "rect", "bar k-op") >= 2  # one on each task at least, in its own pixel
     assert drawn(dom, "path", "mark k-death") == 1
     assert drawn(dom, "path", "mark k-log") == 2
     assert drawn(dom, "path", "arrow tensor") == 1

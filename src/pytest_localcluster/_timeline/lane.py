@@ -71,6 +71,11 @@ class Life:
     ended: int | None = None
     exitcode: int | None = None
 
+    def over(self) -> None:
+        """Learn that its process is gone, just now if that was not known. Idempotent."""
+        if self.ended is None:
+            self.ended = monotonic_ns()
+
 
 @dataclass
 class Lane:
@@ -105,11 +110,6 @@ class Lane:
         self.happened("launch", "")
         self._open_log()
 
-    def ended(self) -> None:
-        """Learn that its process is gone, just now."""
-        if self.lives and self.lives[-1].ended is None:
-            self.lives[-1].ended = monotonic_ns()
-
     def learn_exitcode(self) -> None:
         """Ask how the present life has ended, if it has."""
         process = self.server._life.process
@@ -118,7 +118,7 @@ class Lane:
         life = self.lives[-1]
         life.exitcode = process.wait(Deadline(0 if life.ended is None else _PATIENCE))
         if life.exitcode is not None:
-            self.ended()
+            life.over()
 
     def begin(self) -> None:
         """Forget what was before the test that begins now, but for the present life."""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from .. import _held
 
 if TYPE_CHECKING:
-    from .lane import Lane
+    from .lane import Lane, Life
 
 __all__ = ["LATE", "Lookout"]
 
-LATE = 0.005
+LATE = 0.01
 """Seconds between two looks."""
 
 
@@ -29,7 +29,8 @@ class Lookout:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lanes: list[Lane] = []
-        self._processes: dict[int, tuple[Lane, int, str]] = {}  # by descriptor, or by -pid
+        # By descriptor, or by -pid: whose process it is, in which life.
+        self._processes: dict[int, tuple[Lane, Life, int, str]] = {}
         self._thread: threading.Thread | None = None
         self._over = False
 
@@ -54,7 +55,7 @@ class Lookout:
             if hasattr(os, "pidfd_open"):
                 with contextlib.suppress(OSError):  # it is gone already, or we may not
                     key = os.pidfd_open(pid)
-            self._processes[key] = lane, pid, _held.identity(pid)
+            self._processes[key] = lane, lane.lives[-1], pid, _held.identity(pid)
 
     def look(self) -> None:
         """Look now."""
@@ -70,7 +71,7 @@ class Lookout:
                 if lane in self._lanes:
                     self._lanes.remove(lane)
                     lane.close()
-            for key, (lane, _, _) in list(self._processes.items()):
+            for key, (lane, *_) in list(self._processes.items()):
                 if lane in lanes:
                     self._forget(key)
             if not self._lanes:
@@ -84,27 +85,36 @@ class Lookout:
             os.close(key)
 
     def _run(self) -> None:
+        poller, watched = select.poll(), set[int]()  # not for two threads at once
+        woken = False
         while True:
             with self._lock:
                 if self._over:
                     return
-                self._look()
-                poller = self._poller()
-            poller.poll(LATE * 1000)
+                self._look(ends=woken)
+                wanted = self._descriptors()
+            if wanted != watched:
+                poller, watched = _poller(wanted), wanted
+            woken = bool(poller.poll(LATE * 1000))
 
-    def _poller(self) -> select.poll:
-        poller = select.poll()
-        for key in self._processes:
-            if key >= 0:
-                poller.register(key, select.POLLIN)
-        return poller
+    def _descriptors(self) -> set[int]:
+        return {key for key in self._processes if key >= 0}
 
-    def _look(self) -> None:
-        gone = {fd for fd, _ in self._poller().poll(0)}
-        for key, (lane, pid, identity) in list(self._processes.items()):
+    def _look(self, *, ends: bool = True) -> None:
+        # Only here, with the lock: what woke the thread may have been closed since, and its number
+        # be that of another process now.
+        gone = {fd for fd, _ in _poller(self._descriptors()).poll(0)} if ends else set()
+        for key, (_, life, pid, identity) in list(self._processes.items()):
             if key in gone or (key < 0 and not _held.lives(pid, identity)):
-                lane.ended()
+                life.over()
                 self._forget(key)
         for lane in self._lanes:
             with contextlib.suppress(OSError):  # whatever somebody did to the log
                 lane.look()
+
+
+def _poller(descriptors: set[int]) -> select.poll:
+    poller = select.poll()
+    for fd in descriptors:
+        poller.register(fd, select.POLLIN)
+    return poller

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._ring import Ring
 from ..._tensors import size_of
-from .executor import Execution
+from .executor import Execution, Site
 from .master import Master
 from .peers import Peers
 from .scribe import Scribe
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from ..._clock import Deadline
     from ..._proto.graph_pb2 import NamedValue, Value
     from ..._spec import ClusterSpec
-    from .parts import Operation
+    from .parts import Operation, Part
     from .plan import PartPlan
+    from .rendezvous import Step
     from .session import Session
 
 __all__ = ["RecordedMaster", "RecordedPeers", "RecordedWorker", "scribe_at"]
 
-_EACH = 64
+_EACH = 24
 """Of how many operations of one step word is left on a task, one by one. Further ones may take a
 few microseconds each, of which that would be more than a twentieth."""
 
@@ -57,19 +58,22 @@ def scribe_at(path: str, running: Mapping[int, tuple[int, Operation]], name: str
 class RecordedExecution(Execution):
     """A part in one step, which leaves word of its operations."""
 
-    _noted = 0
+    def __init__(self, part: Part, step: Step, site: Site, *rest: Any) -> None:
+        super().__init__(part, step, site, *rest)
+        assert site.scribe is not None
+        self._note = site.scribe.note
+        self._step_id = step.step_id
+        self._spare = _EACH
+        if len(part.operations) > _EACH:
+            site.scribe.leave_out(len(part.operations) - _EACH, step.step_id)
 
     def _perform(self, operation: Operation) -> list[Callable[[], None]] | None:
-        if self._noted == _EACH:
+        if not self._spare:
             return _perform(self, operation)
+        self._spare -= 1
         begin = monotonic_ns()
         done = _perform(self, operation)
-        scribe = self._site.scribe
-        assert scribe is not None
-        scribe.note((begin, monotonic_ns(), operation, self._step.step_id, done is None))
-        self._noted += 1
-        if self._noted == _EACH and self.left:
-            scribe.leave_out(self.left, self._step.step_id)
+        self._note((begin, monotonic_ns(), operation, self._step_id, done is None))
         return done
 
 

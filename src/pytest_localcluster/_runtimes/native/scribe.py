@@ -9,7 +9,6 @@ known by that. What is noted once a step, or for a tensor, is written at once, b
 from __future__ import annotations
 
 import atexit
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -73,12 +72,13 @@ class Scribe:
             self.ring.is_complete(now)
 
     def _write_done(self) -> None:
-        add = self.ring.add
-        with contextlib.suppress(IndexError):  # until there is no more
-            while True:
-                begin, end, operation, step_id, failed = self._done.popleft()
-                code = operation.code or self._code(operation)
-                add(code, begin, end, step_id, failed=failed)
+        next_one = self._done.popleft
+        self.ring.add_all(
+            (begin, end, step_id, operation.code or self._code(operation), failed)
+            for begin, end, operation, step_id, failed in [
+                next_one() for _ in range(len(self._done))
+            ]
+        )
 
     def _look(self) -> None:
         """Write down what runs, and what has ceased to."""
