@@ -125,6 +125,34 @@ def test_of_many_operations_the_first_are_noted_and_all_are_counted(
     assert more.name == "41 more operations, not noted one by one"  # with the constant
 
 
+def test_a_long_operation_is_noted_however_many_there_are(
+    start: Start, tell: Tell, recorder: Recorder, tmp_path: Path
+) -> None:
+    cluster = start(workers=1, ps=0)
+    go = tmp_path / "go"
+
+    def wait(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        assert poll(go.exists, Deadline(30))
+        return value
+
+    with device(ONE):
+        chain = constant(np.ones(2))
+        for _ in range(_EACH):
+            chain = chain + 1.0
+        end = function(wait)(chain)
+    with cluster.session() as session, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(session.run, end)
+        assert poll(
+            lambda: any(n.kind == "runs" for n in noted(recorder, cluster, ONE)), Deadline(30)
+        )
+        go.touch()
+        running.result(30)
+    cluster.stop()
+    *_, last = bars(tell(cluster), ONE, "device")
+    assert (last.name, last.open) == (end.op.name, False)
+    assert last.facts["seen"].startswith("as it ran")
+
+
 def test_what_failed(start: Start, tell: Tell) -> None:
     cluster = start(workers=1, ps=1)
 

@@ -199,6 +199,7 @@
     entry.append(box, KINDS[kind]);
     legend.append(entry);
   }
+  for (const text of document.querySelectorAll("pre")) text.scrollTop = text.scrollHeight;  // the reason is at its end
   const missing = document.getElementById("left-out");
   if (!missing.querySelector("li")) missing.hidden = true;
   new ResizeObserver(() => draw()).observe(lanes);
