@@ -6,14 +6,12 @@ import json
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pytest_localcluster._plugin.timeline import file_name
-
-Run = Callable[..., pytest.RunResult]
+from tests.plugin.conftest import Run
+from tests.plugin.pages import words
 
 SUITE = """
 import os, signal
@@ -45,22 +43,6 @@ def test_without():
 def test_skipped(local_cluster):
     pass
 """
-
-
-def data_of(page: Path) -> dict[str, Any]:
-    """Return what a page draws."""
-    match = re.search(r'id="data">(.*?)</script>', page.read_text(encoding="utf-8"))
-    assert match is not None
-    found: dict[str, Any] = json.loads(match[1])
-    return found
-
-
-def words(page: Path) -> set[str]:
-    """Return what it calls bars and marks."""
-    rows = [row for group in data_of(page)["groups"] for row in group["rows"]]
-    return {bar[3] for row in rows for bar in row["bars"]} | {
-        m[2] for r in rows for m in r["marks"]
-    }
 
 
 def test_failed_tests_get_timelines(pytester: pytest.Pytester, run_both: Run) -> None:
@@ -145,71 +127,6 @@ def test_what_cannot_be_is_refused(
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
-def test_failures_outside_of_the_call(pytester: pytest.Pytester, run: Run) -> None:
-    pytester.makepyfile(
-        test_it="""
-        import pytest
-        from pytest_localcluster import CommandRuntime
-
-        @pytest.fixture
-        def broken(local_cluster):
-            raise ValueError("in the setup")
-
-        @pytest.fixture
-        def late(local_cluster):
-            yield
-            raise ValueError("in the teardown")
-
-        def test_setup(broken):
-            pass
-
-        @pytest.mark.cluster(workers=1, ps=0, runtime=CommandRuntime(worker=["false"]))
-        def test_start(local_cluster):
-            pass
-
-        def test_teardown(late):
-            pass
-
-        @pytest.mark.xfail(strict=True)
-        def test_no_surprise(local_cluster):
-            assert 0
-        """
-    )
-    result = run("--cluster-timeline=failed")
-    result.assert_outcomes(passed=1, errors=3, xfailed=1)
-    folder = pytester.path / "cluster-timelines"
-    assert {path.stem for path in folder.glob("*.html")} == {
-        *("test_it.test_setup", "test_it.test_start", "test_it.test_teardown")
-    }
-    assert "in the teardown" in (folder / "test_it.test_teardown.html").read_text(encoding="utf-8")
-    assert "died on its own: exited with status 1" in words(folder / "test_it.test_start.html")
-    result.stdout.fnmatch_lines([f"3 timelines in {folder}"])
-    for name in ("setup", "start", "teardown"):
-        assert result.stdout.str().count(f"\n{folder}/test_it.test_{name}.html\n") == 1
-
-
-def test_deaths_and_leaks_count_as_failures(pytester: pytest.Pytester, run: Run) -> None:
-    pytester.makepyfile(
-        test_it="""
-        import os, signal
-        from pytest_localcluster import lease_port
-
-        def test_death(local_cluster):
-            os.kill(local_cluster.ps[0].pid, signal.SIGKILL)
-            local_cluster.ps[0]._life.process.wait(__import__(
-                "pytest_localcluster._clock", fromlist=["Deadline"]).Deadline(30))
-
-        def test_leak(local_cluster):
-            lease_port()
-        """
-    )
-    result = run("--cluster-timeline=failed")
-    result.assert_outcomes(passed=1, failed=1, errors=1)
-    folder = pytester.path / "cluster-timelines"
-    assert "died on its own: was killed by SIGKILL" in words(folder / "test_it.test_death.html")
-    assert (folder / "test_it.test_leak.html").exists()
-
-
 def test_the_page_of_the_last_run_is_replaced(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makepyfile(test_it="def test_it(local_cluster): assert 0, 'first'")
     run("--cluster-timeline=failed")
@@ -227,47 +144,6 @@ def test_where_nothing_can_be_written(pytester: pytest.Pytester, run: Run) -> No
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["there is no timeline: FileExistsError: *"])
     assert "timelines in" not in result.stdout.str()
-
-
-def test_clusters_of_every_kind(pytester: pytest.Pytester, run: Run) -> None:
-    pytester.makepyfile(
-        test_it="""
-        import unittest
-        import pytest
-        from pytest_localcluster import LocalCluster, create_local_cluster
-
-        @pytest.mark.usefixtures("local_cluster")
-        class TestOld(unittest.TestCase):
-            def test_it(self):
-                self.local_cluster.run(print, "of a TestCase")
-                assert 0
-
-        def test_by_hand():
-            with LocalCluster(workers=1, ps=0) as cluster:
-                cluster.run(print, "by hand")
-            workers, _ = create_local_cluster(1, 1)
-            workers[0].run(print, "like the ancestor")
-            assert 0
-
-        @pytest.mark.cluster(launcher="thread")
-        def test_threads(local_cluster):
-            local_cluster.ps[0].log.write("in threads\\n")
-            assert 0
-        """
-    )
-    result = run("--cluster-timeline=failed")
-    result.assert_outcomes(failed=3)
-    folder = pytester.path / "cluster-timelines"
-    assert "of a TestCase" in words(folder / "test_it.TestOld.test_it.html")
-    assert words(folder / "test_it.test_by_hand.html") >= {"by hand", "like the ancestor"}
-    names = [g["name"] for g in data_of(folder / "test_it.test_by_hand.html")["groups"]]
-    assert names == [
-        "the test",
-        "cluster 1 /job:worker/task:0",
-        "cluster 2 /job:worker/task:0",
-        "cluster 2 /job:ps/task:0",
-    ]
-    assert "in threads" in words(folder / "test_it.test_threads.html")
 
 
 def test_names_of_files() -> None:

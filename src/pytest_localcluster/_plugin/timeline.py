@@ -58,6 +58,7 @@ class Timelines:
         self._failures: list[str] = []
         self._outcome = "passed"
         self._told = False
+        self._interrupted = ""  # the page of the test that was
         watch.timelines = self
 
     def stopped(self, cluster: LocalCluster) -> None:
@@ -120,6 +121,20 @@ class Timelines:
     # -- reports
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Write the page also if the test is interrupted: it may be for it hangs."""
+        try:
+            return (yield)
+        except BaseException as error:
+            if self._item is item and (clusters := self._used_by(item)):
+                self._outcome = "interrupted"
+                self._failures.append(f"{type(error).__name__}: {error}")
+                page = self._page_of(item)
+                if not self._write(page, item.nodeid, clusters):
+                    self._interrupted = str(page)
+            raise
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -132,7 +147,7 @@ class Timelines:
             self._outcome = "skipped"
         wanted = self._outcome == "failed" or (self._mode == "all" and report.when != "setup")
         if wanted and (clusters := self._used_by(item)):
-            page = self._folder / f"{file_name(item.nodeid)}.html"
+            page = self._page_of(item)
             trouble = ""
             if report.when == "teardown":
                 trouble = self._write(page, item.nodeid, clusters)
@@ -146,6 +161,9 @@ class Timelines:
             self._item = None
             self._forget()
         return report
+
+    def _page_of(self, item: pytest.Item) -> Path:
+        return self._folder / f"{file_name(item.nodeid)}.html"
 
     def _used_by(self, item: pytest.Item) -> list[LocalCluster]:
         living = self._watch.used_by(item)
@@ -174,7 +192,7 @@ class Timelines:
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say once more where the pages of failed tests are, and how many there are."""
-        pages: dict[str, bool] = {}
+        pages = {self._interrupted: True} if self._interrupted else {}
         missing: dict[str, str] = {}
         for category, reports in terminalreporter.stats.items():
             for report in reports:

@@ -150,7 +150,7 @@ class Recorder:
 
     def begin(self) -> None:
         """Forget what was before the test that begins now, but for what goes on."""
-        self._lookout.look()
+        self.look()
         self.began = monotonic_ns()
         for lane in self._lanes:
             lane.begin()
@@ -176,6 +176,10 @@ class Recorder:
             for server in cluster.servers:
                 self.lane(server)
         return [lane for lane in self._lanes if lane.server.cluster in clusters]
+
+    def look(self) -> None:
+        """Take note of what was printed until now, and who has died."""
+        self._lookout.look()
 
     def stopped(self, cluster: LocalCluster) -> None:
         """Look for the last time at what the tasks of a cluster print."""

@@ -105,7 +105,7 @@ class Story:
 
     Attributes:
         test: the test's node id.
-        outcome: ``passed``, ``failed`` or ``skipped``.
+        outcome: ``passed``, ``failed``, ``skipped`` or ``interrupted``.
         failure: what the test's report says, if it failed.
         begin: when the test began, where the clock of a page begins.
         end: when it was over.

@@ -52,6 +52,7 @@ def tell_story(
     lanes = recorder.lanes(clusters)
     numbers = sorted({lane.cluster for lane in lanes})
     _await_notes(lanes, end)
+    recorder.look()
     own = _own_group(recorder, end)
     told = [Told(lane, Group(_name(lane, numbers), _note(lane))) for lane in _in_order(lanes)]
     each = MOST_NOTES // max(1, len(told))

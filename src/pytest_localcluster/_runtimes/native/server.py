@@ -112,6 +112,8 @@ class NativeServer:
             start_server(server, self._task, self._address)
         except PortError:
             discard_server(server, self._threads)
+            if self._site.scribe is not None:
+                self._site.scribe.stop()
             raise
         return server
 
