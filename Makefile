@@ -59,7 +59,7 @@ test: $(VENV)/.installed-test $(PROTOS_VENV)/.installed ## everything that needs
 test-all bench bench-peers bench-docs: export RES_OPTIONS := timeout:1 attempts:1
 
 test-all: $(ALL_VENV)/.installed ## install every extra, and run what `make test` leaves out
-	tools/need-redis.sh
+	tools/need-programs.sh
 	$(ALL_VENV)/bin/python -m pytest -m needs --extras=required $(PYTEST_ARGS)
 
 test-oldest: $(OLDEST_VENV)/.installed ## the tests, with the oldest releases of all dependencies

@@ -110,6 +110,17 @@ def test_what_tasks_warn(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1, warnings=0)
 
 
+def test_the_timeline_that_is_shown(pytester: pytest.Pytester) -> None:
+    (snippet,) = snippets("docs/how-to/timeline.md", "python")
+    pytester.makepyfile(test_training=PREAMBLE + snippet)
+    result = pytester.runpytest_subprocess("-p", "no:asyncio", "--cluster-timeline=failed")
+    result.assert_outcomes(failed=1)
+    page = pytester.path / "cluster-timelines/test_training.test_training_goes_on.html"
+    text = page.read_text(encoding="utf-8")
+    assert "kill SIGKILL" in text
+    assert "UnavailableError" in text
+
+
 def test_a_cluster_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pytest_localcluster import LocalCluster
     from pytest_localcluster._cli import _parser

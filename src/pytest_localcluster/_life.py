@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 import signal as signals
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from . import _moments
 from ._launch import Entry, Process
 from ._launch.reports import describe_exit, exited, never_ready, start_failed
 from ._terminal import terminal
@@ -87,6 +89,8 @@ class Life:
         self._missing = None
         self.forgiven = self.kept = False
         self.asked.clear()
+        if (recorder := _moments.recorder()) is not None:
+            assignment = replace(assignment, record=recorder.launching(self._handle))
         entry = Entry(runtime.entry(assignment), assignment.context, deadline, terminal())
         self.process = launcher.launch(entry, self.log)
 
@@ -112,6 +116,7 @@ class Life:
             if self._missing:
                 return False
             self.state = State.RUNNING
+            _moments.tell(self._handle, "ready")
         if process.exitcode is not None:  # whoever has taken note of that, here it is told
             self.forgive()
             raise self._died_starting(" while others started")
@@ -151,6 +156,7 @@ class Life:
         """Ask the task to end, without waiting for it; what cannot listen is killed."""
         if self.process is None or not self.is_alive():
             return
+        _moments.tell(self._handle, "stop")
         if self.state is State.SUSPENDED:
             self.process.signal(signals.SIGKILL)
         elif (signal := self.process.ask_to_stop()) is not None:
@@ -188,6 +194,7 @@ class Life:
         """Send a signal that the task may die of; after SIGKILL it is dead by the deadline."""
         process = self.living("kill")
         self.asked.add(signal)
+        _moments.tell(self._handle, "kill", signals.Signals(signal).name)
         process.signal(signal)
         if signal == signals.SIGKILL:
             self.state = State.KILLED
@@ -200,11 +207,13 @@ class Life:
     def suspend(self) -> None:
         """Stop the task in its tracks."""
         self.living("suspend").signal(signals.SIGSTOP)
+        _moments.tell(self._handle, "suspend")
         self.state = State.SUSPENDED
 
     def resume(self) -> None:
         """Let it go on."""
         self.living("resume").signal(signals.SIGCONT)
+        _moments.tell(self._handle, "resume")
         self.state = State.RUNNING
 
     def can_reset(self) -> bool:
@@ -218,6 +227,7 @@ class Life:
 
     def reset(self) -> Future[None]:
         """Begin going back to the state just after start."""
+        _moments.tell(self._handle, "reset")
         return self.living("reset").reset()
 
     def forget(self, peer: Task) -> Future[None] | None:

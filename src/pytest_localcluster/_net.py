@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from . import _links
+from . import _links, _moments
 from ._channel import close_all
 from ._context import TaskContext
 from ._launch import find_launcher
@@ -98,6 +98,8 @@ class Links:
             except BaseException:
                 self.in_force.remove(fault)
                 raise
+        if (recorder := _moments.recorder()) is not None:
+            recorder.inflicted(self.servers[0].cluster, fault, {task for task, _ in pairs})
         return fault
 
     def heal(self, faults: Collection[Fault] | None = None) -> None:
@@ -106,6 +108,8 @@ class Links:
             over = [f for f in self.in_force if faults is None or f in faults]
             self.in_force = [fault for fault in self.in_force if fault not in over]
             self._tell(frozenset().union(*(fault._pairs for fault in over)))
+        if (recorder := _moments.recorder()) is not None:
+            recorder.healed(over)
 
     def end(self) -> None:
         """Take all faults for undone: the links are gone."""

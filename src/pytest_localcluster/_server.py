@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import _held
+from . import _held, _moments
 from ._channel import TaskChannel
 from ._clock import Deadline
 from ._life import Life, State
@@ -209,7 +209,9 @@ class Server:
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Have the task run ``fn`` as :meth:`run` does, after what was submitted before."""
         process = self._life.living(f"run {getattr(fn, '__qualname__', fn)} in")
-        return Result(process.call(fn, args, kwargs), self._life.forgive)
+        result = process.call(fn, args, kwargs)
+        _moments.follow(self, fn, result)
+        return Result(result, self._life.forgive)
 
     def is_suspended(self) -> bool:
         """Tell whether the task does nothing until it is resumed, whoever has stopped it."""

@@ -64,6 +64,11 @@ def pytest_configure(config: pytest.Config) -> None:
         from ._plugin.keep import KeepFailed
 
         config.pluginmanager.register(KeepFailed(watch), "localcluster-keep")
+    if options.timeline != "off":
+        from ._plugin.timeline import Timelines
+
+        timelines = Timelines(watch, options.timeline, config, options.log_dir)
+        config.pluginmanager.register(timelines, "localcluster-timelines")
     if options.attachment is not None:
         config.pluginmanager.register(options.attachment, "localcluster-attachment")
     if options.port_range is not None:
@@ -107,6 +112,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if watch is None:
         return  # the options were refused
     watch.close()
+    if watch.timelines is not None:
+        watch.timelines.close()
     config.stash[RUN].leave()
     _end_forkservers(config)
     _observer.observe(config.stash[_PREVIOUS])

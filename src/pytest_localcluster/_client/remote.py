@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _tensors
+from .. import _moments, _tensors
 from .._clock import Deadline
 from .._proto.graph_pb2 import GraphDef, NamedValue, Value
 from .._proto.master_pb2 import (
@@ -114,6 +114,16 @@ class Remote:
         Raises:
             OpError: the kind that tells how it failed.
         """
+        recorder = _moments.recorder()
+        if recorder is None:
+            return self._step(plan, request, deadline)[0]
+        with recorder.stepping(self._connection.target, _what(plan)) as stepped:
+            values, stepped.step_id = self._step(plan, request, deadline)
+            return values
+
+    def _step(
+        self, plan: Plan, request: RunStepRequest, deadline: Deadline
+    ) -> tuple[list[Any], int]:
         what = _what(plan)
         left = deadline.remaining()
         if left is not None:
@@ -126,7 +136,8 @@ class Remote:
                 f"{self._connection.target} answered with {len(response.fetch)} values "
                 f"for the {len(plan.request.fetch)} that were fetched"
             )
-        return [self._value(value, response.step_id, deadline, what) for value in response.fetch]
+        number = response.step_id
+        return [self._value(value, number, deadline, what) for value in response.fetch], number
 
     def _store(self, key: str, value: Any, *, keep: bool, deadline: Deadline) -> None:
         def requests() -> Iterator[SendTensorRequest]:

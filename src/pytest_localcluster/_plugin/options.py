@@ -22,6 +22,7 @@ __all__ = ["OPTIONS", "Options", "add_options", "read_options"]
 
 LOGS = ("failed", "all", "none")
 KEEP = ("never", "failed")
+TIMELINE = ("off", "failed", "all")
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ class Options:
         hang_dump: after how many seconds a test's report gets all stacks; None is never.
         attachment: the running cluster to use; None starts clusters.
         keep: which tests' clusters to leave running: ``"never"`` or ``"failed"``.
+        timeline: which tests get timelines: ``"off"`` (none), ``"failed"`` or ``"all"``.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Options:
         hang_dump: float | None,
         attachment: Attachment | None,
         keep: str,
+        timeline: str,
     ) -> None:
         self.fields = fields
         self.logs = logs
@@ -61,6 +64,7 @@ class Options:
         self.hang_dump = hang_dump
         self.attachment = attachment
         self.keep = keep
+        self.timeline = timeline
 
     def cluster_config(self) -> ClusterConfig:
         """Return the config that every cluster of this run begins with."""
@@ -85,6 +89,7 @@ def add_options(parser: pytest.Parser) -> None:
         ("cluster-leak-check", "error|warn|off", "what a test gets that leaks (default: error)"),
         ("cluster-hang-dump", "SECONDS", "after that long, show the stacks of tasks and test"),
         ("cluster-keep", "never|failed", "whose clusters to leave running (default: never)"),
+        ("cluster-timeline", "off|failed|all", "which tests get timelines, as pages and traces"),
         ("cluster-attach", "FILE", "start no cluster: use the running one that FILE describes"),
     ):
         ini = name.replace("-", "_")
@@ -123,6 +128,7 @@ def read_options(config: pytest.Config) -> Options:
         leak_check=_read(config, "cluster_leak_check", _leak_check) or "error",
         hang_dump=_read(config, "cluster_hang_dump", _seconds),
         keep=_read(config, "cluster_keep", _keep) or "never",
+        timeline=_read(config, "cluster_timeline", _timeline) or "off",
         attachment=_read(config, "cluster_attach", lambda text: _attach(config, text)),
     )
 
@@ -172,6 +178,12 @@ def _leak_check(text: str) -> str:
 def _keep(text: str) -> str:
     if text not in KEEP:
         raise ValueError(f"use one of {', '.join(KEEP)}")
+    return text
+
+
+def _timeline(text: str) -> str:
+    if text not in TIMELINE:
+        raise ValueError(f"use one of {', '.join(TIMELINE)}")
     return text
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..errors import ServerExited
     from .debugging import Debugging
     from .options import Options
+    from .timeline import Timelines
     from .watched import Watched
 
 __all__ = ["WATCH", "Watch", "add_note"]
@@ -40,6 +41,7 @@ class Watch:
         self.run = worker.get("testrunuid", "")
         # Without pytest's own plugin for it nothing is captured either.
         self.shows_live = config.getoption("capture", "no") == "no" and not self._worker
+        self.timelines: Timelines | None = None  # who is told what stops, if they are asked for
         self._live: list[Watched] = []
         self._ended: list[Watched] = []
         self._item: pytest.Item | None = None
@@ -75,6 +77,8 @@ class Watch:
 
     def stopped(self, cluster: LocalCluster) -> None:
         """Go on showing the cluster in this test's report, and then forget it."""
+        if self.timelines is not None:
+            self.timelines.stopped(cluster)
         for watched in [watched for watched in self._live if watched.cluster is cluster]:
             watched.ended()
             self._live.remove(watched)

@@ -54,12 +54,14 @@ class Assignment:
         server_def: a serialised ServerDef; its ``default_session_config`` is the task's config.
         token: what every call to a task of this cluster must carry.
         strangers: the jobs that runtimes of another kind serve.
+        record: the file for what the task notes of what it does; "" if nobody wants to know.
     """
 
     context: TaskContext
     server_def: bytes
     token: str = field(repr=False)
     strangers: tuple[str, ...] = ()
+    record: str = ""
 
 
 class Serving(Protocol):

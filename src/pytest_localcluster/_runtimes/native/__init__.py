@@ -9,6 +9,7 @@ Nothing here imports gRPC or NumPy before a task serves::
                 the master does) do its work
     rendezvous  what a step's tasks ask each other for; peers is how they ask
     variables   state;  checks, devices, statuses   what their names say
+    recorded    those of the above that note what they do, for a timeline
 """
 
 from __future__ import annotations

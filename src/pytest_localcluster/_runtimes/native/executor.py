@@ -24,6 +24,7 @@ from .statuses import StepFailed, operation_failed, status_of
 if TYPE_CHECKING:
     from .._threads import Threads
     from .rendezvous import Step, Steps
+    from .scribe import Scribe
 
 __all__ = ["Execution", "Site"]
 
@@ -38,6 +39,7 @@ class Site:
         threads: where helpers come from.
         limit: how many functions of one step run at a time.
         running: by thread, the step and operation whose function runs.
+        scribe: who writes down what is done, if somebody does.
     """
 
     context: TaskContext
@@ -45,6 +47,7 @@ class Site:
     threads: Threads
     limit: int
     running: dict[int, tuple[int, Operation]] = field(default_factory=dict)
+    scribe: Scribe | None = None
 
     def busy(self, step_id: int | None = None) -> list[Operation]:
         """Return the operations whose functions run now, of one step or of all."""

@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..._clock import Deadline
 from ..._proto.master_pb2 import (
@@ -65,6 +65,8 @@ class Master(MasterServiceServicer):
         steps: this task's.
         threads: where steps run.
     """
+
+    stepping_type: ClassVar[type[Stepping]] = Stepping
 
     def __init__(
         self,
@@ -155,7 +157,7 @@ class Master(MasterServiceServicer):
             if not self.has(session):  # ended meanwhile: nobody else would see it
                 with self._lock:
                     raise CancelledError(_CLOSED) if session.closed else _UnknownSession(self.task)
-            with Stepping(self, plan, handles, step, feeds) as stepping:
+            with self.stepping_type(self, plan, handles, step, feeds) as stepping:
                 stepping.run(deadline, context)
                 return stepping.fetches()
         finally:

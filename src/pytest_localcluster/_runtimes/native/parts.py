@@ -42,6 +42,7 @@ class Operation:
         after: the operations that wait for it.
         sends: what other tasks ask for: key, which output (None is that it is done), how often.
         hands: what the master takes to other tasks: key and output.
+        code: what stands for it where it is noted; 0 if it never was.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Operation:
     after: list[int] = field(default_factory=list)
     sends: list[tuple[str, int | None, int]] = field(default_factory=list)
     hands: list[tuple[str, int | None]] = field(default_factory=list)
+    code: int = 0
 
 
 @dataclass(slots=True)

@@ -69,17 +69,26 @@ class NativeServer:
         self._address = address_of(context.target)
         self._steps = Steps()
         self._threads = Threads(f"{task} at {self._address}")
-        self._peers = Peers(spec, assignment.token)
         limit = config.inter_op_parallelism_threads
         self._site = Site(context, self._steps, self._threads, limit if limit > 0 else _cores())
-        self._worker = Worker(
+        worker, master = Worker, Master
+        self._peers = Peers(spec, assignment.token)
+        if assignment.record:
+            from .recorded import RecordedMaster, RecordedPeers, RecordedWorker, scribe_at
+
+            scribe = scribe_at(assignment.record, self._site.running, f"scribe of {task}")
+            if scribe is not None:
+                self._site.scribe = scribe
+                worker, master = RecordedWorker, RecordedMaster
+                self._peers = RecordedPeers(spec, assignment.token, scribe.ring)
+        self._worker = worker(
             self._site,
             self._peers,
             devices_of(task, config),
             secrets.randbits(63),
             lambda key: self._master.stored(key),
         )
-        self._master = Master(
+        self._master = master(
             task, spec, config, self._worker, self._peers, self._steps, self._threads
         )
         self._server = self._start(assignment.token)
@@ -103,6 +112,8 @@ class NativeServer:
             start_server(server, self._task, self._address)
         except PortError:
             discard_server(server, self._threads)
+            if self._site.scribe is not None:
+                self._site.scribe.stop()
             raise
         return server
 
@@ -123,6 +134,8 @@ class NativeServer:
         self._conversations.end()
         self._server.stop(_GRACE).wait(_PATIENCE)
         self._threads.shutdown(wait=False)
+        if self._site.scribe is not None:
+            self._site.scribe.stop()
         if not self._threads.join(Deadline(_PATIENCE)):
             raise StopError(
                 f"{self._task} has stopped serving, but not everything of it ended",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..._clock import Deadline
 from ..._proto.graph_pb2 import NodeDef, Status, Value
@@ -57,6 +57,8 @@ class Worker(WorkerServiceServicer):
         incarnation: a number that tells this start of the task from others.
         stored: returns what a client sent ahead to this task's master.
     """
+
+    execution_type: ClassVar[type[Execution]] = Execution
 
     def __init__(
         self,
@@ -193,7 +195,7 @@ class Worker(WorkerServiceServicer):
         part = self._graphs.get(handle)
         if part is None:
             raise self._unknown(handle)
-        return Execution(part, step, self._site, feeds, pull, hand)
+        return self.execution_type(part, step, self._site, feeds, pull, hand)
 
     def _run(
         self, handle: str, step_id: int, feeds: Mapping[str, Any], timeout: Deadline

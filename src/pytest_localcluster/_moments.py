@@ -1,0 +1,75 @@
+"""Who is told what happens to the clusters of this process, moment by moment: a timeline.
+
+Nobody is, unless ``--cluster-timeline`` asks for it; then all of this is a look at one name. What a
+native task does is noted in the task, see :mod:`pytest_localcluster._ring`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
+
+__all__ = ["Recorder", "Stepped", "follow", "record", "recorder", "tell"]
+
+
+class Stepped(Protocol):
+    """A step that a session of this process runs.
+
+    Attributes:
+        step_id: what its master calls it, once that is known.
+    """
+
+    step_id: int
+
+
+class Recorder(Protocol):
+    """Who is told. ``server`` is always the handle of a task."""
+
+    def launching(self, server: Any) -> str:
+        """Learn that a task is about to be launched; return the file for what it notes itself."""
+
+    def happened(self, server: Any, what: str, name: str) -> None:
+        """Learn of something that happens to a task just now."""
+
+    def called(self, server: Any, name: str, result: Future[Any]) -> None:
+        """Learn that a task was given a function to run."""
+
+    def stepping(self, target: str, name: str) -> AbstractContextManager[Stepped]:
+        """Learn that a session runs a step, for the length of a block."""
+
+    def inflicted(self, cluster: Any, fault: Any, tasks: Collection[Any]) -> None:
+        """Learn that a fault is in force from now on."""
+
+    def healed(self, faults: Collection[Any]) -> None:
+        """Learn that faults are in force no more."""
+
+
+_current: Recorder | None = None
+
+
+def recorder() -> Recorder | None:
+    """Return who records now."""
+    return _current
+
+
+def record(new: Recorder | None) -> Recorder | None:
+    """Let ``new`` record from now on; return who did until now, to be put back later."""
+    global _current
+    previous, _current = _current, new
+    return previous
+
+
+def tell(server: Any, what: str, name: str = "") -> None:
+    """Tell whoever records of something that happens to a task just now."""
+    if _current is not None:
+        _current.happened(server, what, name)
+
+
+def follow(server: Any, function: Any, result: Future[Any]) -> None:
+    """Tell whoever records of a function that a task was given."""
+    if _current is not None:
+        _current.called(server, str(getattr(function, "__qualname__", function)), result)
