@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from . import clusters, early, links, machine, recording, scale, suites
+from . import clusters, early, links, machine, recording, scale, shares, suites
 from ._host import host
 from ._measure import Row
 from .figures import NAMES, Figures, curve_of
@@ -63,6 +63,8 @@ def our_rows(repeat: int) -> Iterator[Iterator[Row]]:
     for launcher in LAUNCHERS:
         yield clusters.steps(launcher, repeat)
         yield clusters.sessions(launcher, repeat)
+    yield shares.of_births(repeat)
+    yield shares.of_sessions(repeat)
     yield recording.steps(repeat)
     yield clusters.large(repeat)
     yield links.passing(repeat)

@@ -37,6 +37,15 @@ those of `torch.multiprocessing.spawn`. Peers run as many of the {tests} tests a
 minute.
 """
 
+SHARES = """
+## Where it goes
+
+Rows that begin with "CPU of" are processor time, not wall-clock time: what each kind of process
+computes for one start of a cluster, one first step, one step among many sessions. Their last row is
+all of that, spread evenly over the cores: no such start or step can be faster here, and where a
+budget is below it, it cannot be met without computing less.
+"""
+
 SCALE = f"""
 ## How costs grow
 
@@ -57,6 +66,8 @@ def page_of(figures: Figures) -> str:
     text += PEERS.format(tests=200) if any(figures.peers.values()) else ""
     for peer, reasons in figures.missing.items():
         text += "".join(f"\n{NAMES[peer]}: {reason}.\n" for reason in reasons)
+    if any(row.what.startswith("CPU of") for row in figures.rows):
+        text += SHARES
     if figures.curves:
         text += SCALE + "\n".join(_pictures(figures))
     return text.rstrip() + "\n"
