@@ -195,6 +195,31 @@ def test_services_from_a_test_module(pytester: pytest.Pytester, run: Run) -> Non
     assert len(tasks(pytester)) == 1
 
 
+def test_programs(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import urllib.request
+        from conftest import *
+
+        serve = CommandRuntime(ps=["python3", "-m", "http.server", "--bind", "{host}", "{port}"])
+
+        @pytest.mark.cluster(workers=0, runtime=serve, scope="run")
+        @pytest.mark.parametrize("n", range(2))
+        def test_it(local_cluster, n):
+            seen(local_cluster)
+            ps, = local_cluster.ps
+            assert urllib.request.urlopen(f"http://{ps.address}", timeout=30).status == 200
+            with pytest.raises(UnsupportedError, match="cannot run getpid: it is no Python"):
+                ps.run(os.getpid)
+            with pytest.raises(UnsupportedError, match="no Session can be opened"):
+                local_cluster.session(ps)
+        """
+    )
+    run("-n", "2").assert_outcomes(passed=2)
+    assert len(tasks(pytester)) == 1
+    assert not living(pytester)
+
+
 def test_threads(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makepyfile(
         """

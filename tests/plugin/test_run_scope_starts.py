@@ -6,7 +6,7 @@ import pytest
 
 from pytest_localcluster import _rendezvous
 from tests.plugin.conftest import Run
-from tests.plugin.sharing import conftest
+from tests.plugin.sharing import conftest, living, tasks
 
 pytestmark = pytest.mark.skipif(not _rendezvous.AVAILABLE, reason="no abstract sockets here")
 
@@ -151,3 +151,40 @@ def test_no_steward_lives_long_enough(pytester: pytest.Pytester, run: Run) -> No
     result = run("-n", "1")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["E *StartError: 3 stewards, which were to start a cluster, have*"])
+
+
+def test_who_asked_for_it_is_killed_while_it_starts(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import threading
+        from conftest import *
+
+        def env(task):
+            Path("starting").touch()
+            wait_for(Path("killed").exists)
+            return {"WHO": str(task)}
+
+        def die():
+            wait_for(Path("starting").exists)
+            Path("killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        @pytest.fixture
+        def first():
+            if once():
+                threading.Thread(target=die).start()
+            else:
+                wait_for(Path("starting").exists)
+
+        @pytest.mark.cluster(scope="run", env=env)
+        @pytest.mark.parametrize("n", range(6))
+        def test_it(first, local_cluster, n):
+            seen(local_cluster)
+            assert local_cluster.ps[0].run(os.getenv, "WHO") == "/job:ps/task:0"
+        """
+    )
+    result = run("-n", "2")
+    result.assert_outcomes(passed=5, failed=1)
+    result.stdout.fnmatch_lines(["*worker 'gw?' crashed while running*"])
+    assert len(tasks(pytester)) == 1
+    assert not living(pytester)

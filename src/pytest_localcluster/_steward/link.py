@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack, suppress
 from itertools import count
@@ -147,27 +147,28 @@ class Link:
             self._line.send(number, kind, *args)
         except OSError:
             self._asked.pop(number, None)
-            with suppress(Exception):  # who reads may have said so already
+            with suppress(InvalidStateError):  # who reads may have said so already
                 future.set_exception(self._gone())
         return future
 
     def _read(self) -> None:
-        while True:
-            try:
+        try:
+            while True:
                 number, how, what = self._line.receive()
-            except (EOFError, OSError):
-                break
-            future = self._asked.pop(number)
-            if how == "returned":
-                future.set_result(what)
-            else:
-                future.set_exception(load_failure(what))
-        with self._lock:
-            self.lost = True
-        for future in list(self._asked.values()):
-            with suppress(Exception):
-                future.set_exception(self._gone())
-        self._asked.clear()
+                future = self._asked.pop(number)
+                if how == "returned":
+                    future.set_result(what)
+                else:
+                    future.set_exception(load_failure(what))
+        except (EOFError, OSError):
+            pass
+        finally:
+            with self._lock:
+                self.lost = True
+            for future in list(self._asked.values()):
+                with suppress(InvalidStateError):
+                    future.set_exception(self._gone())
+            self._asked.clear()
 
     def _gone(self) -> ConnectionError:
         return ConnectionError("the steward of this run, which has its clusters, has ended")

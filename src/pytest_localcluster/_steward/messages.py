@@ -144,21 +144,22 @@ def dump_failure(error: BaseException) -> Failure:
 
 def load_failure(failure: Failure) -> BaseException:
     """Return the exception of :func:`dump_failure`, caused by what it was caused by there."""
-    errors = [_pickling.load_exception(*one) for one in failure]
-    first, *causes = errors
-    if first is None:
+    error, *causes = (_pickling.load_exception(*one) for one in failure)
+    if error is None:
         text = failure[0][1]
         return ClusterError(
-            f"the steward failed: {text.rstrip().rpartition(chr(10))[2]}",
+            f"the steward of this run raised what cannot be brought here: {_last_line(text)}",
             evidence=text,
             remedy="raise an exception that pickle can take apart and put together again",
         )
-    error = first
-    for cause in (*causes, None):
-        # Our own frames in the steward are no news to anybody.
-        if cause is not None or isinstance(error, ClusterError) or len(errors) > 1:
-            error.__cause__ = cause
-        if cause is None:
-            break
-        error = cause
-    return first
+    if isinstance(error, ClusterError) or causes:
+        last: BaseException | None = error  # where in the steward it was raised is no news
+        for cause in (*causes, None):
+            if last is not None:
+                last.__cause__ = cause
+            last = cause
+    return error
+
+
+def _last_line(text: str) -> str:
+    return text.rstrip().rpartition("\n")[2]
