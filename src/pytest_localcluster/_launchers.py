@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _coverage
+from . import _coverage, _moments
 from ._launch import Launcher, find_launcher
 from ._runtimes import Runtime, find_runtimes
 
@@ -16,7 +16,8 @@ __all__ = ["launcher_for", "prepare"]
 
 def launcher_for(config: ClusterConfig, runtime: Runtime) -> Launcher:
     """Return what starts the tasks that ``runtime`` serves in a cluster of ``config``."""
-    preload = dict.fromkeys((*runtime.preload, *config.preload))
+    noting = () if _moments.recorder() is None else runtime.noting
+    preload = dict.fromkeys((*runtime.preload, *noting, *config.preload))
     boot_env = {**runtime.boot_env, **_coverage.environment()}
     return find_launcher(config.launcher, tuple(preload), boot_env)
 
