@@ -20,7 +20,7 @@ from pytest_localcluster._timeline.story import Bar, Mark, Row, Story
 from tests.timeline.conftest import Start, Tell
 
 PS, WORKER = "/job:ps/task:0", "/job:worker/task:0"
-SOON = 500_000_000
+SOON = 5_000_000_000
 """Nanoseconds that are many times what it takes, also on a busy machine."""
 
 

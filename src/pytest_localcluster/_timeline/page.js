@@ -155,14 +155,15 @@
     }
     draw();
   }
-  const deeds = { in: () => zoom(0.5), out: () => zoom(2), left: () => move(-0.25), right: () => move(0.25), all: () => view(0, data.length) };
+  const deeds = { in: () => zoom(0.5), out: () => zoom(2), left: () => move(-0.25), right: () => move(0.25), all: () => view(0, data.length),
+    call: () => { const bar = bars.find(bar => bar.kind === "phase" && bar.name === "call"), edge = bar && (bar.end - bar.begin) / 30; if (bar) view(bar.begin - edge, bar.end + edge); } };
 
   document.getElementById("tools").addEventListener("click", event => { const deed = deeds[event.target.dataset.do]; if (deed) deed(); });
   document.getElementById("tools").addEventListener("change", event => { shown[event.target.dataset.show] = event.target.checked; draw(); });
   const order = [...bars].sort((a, b) => a.begin - b.begin);
   lanes.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const deed = { "+": deeds.in, "=": deeds.in, "-": deeds.out, ArrowLeft: deeds.left, ArrowRight: deeds.right, 0: deeds.all,
+    const deed = { "+": deeds.in, "=": deeds.in, "-": deeds.out, ArrowLeft: deeds.left, ArrowRight: deeds.right, 0: deeds.all, c: deeds.call,
       n: () => choose(order[Math.min(order.length - 1, order.indexOf(chosen) + 1)]), p: () => choose(order[Math.max(0, order.indexOf(chosen) - 1)]),
       Escape: () => choose(null) }[event.key];
     if (deed) { event.preventDefault(); deed(); }
