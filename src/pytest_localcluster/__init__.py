@@ -2,17 +2,19 @@
 
 The layout, floor by floor; a file imports lower floors only::
 
-    errors, _spec, _config, _clock, _held, _proto       words; the standard library only
+    errors, _spec, _config, _clock, _held, _moments,
+    _proto                                              words; the standard library only
     _ports, _logs, _context, _coverage, _clusterfile,
     _program, _pickling, _warned, _channel, _direct,
-    _streams, _links, _tensors, _graph,
+    _streams, _links, _tensors, _graph, _ring,
     _rendezvous, _fingerprint                           the machine and the wire
     _client | _launch | _runtimes                       what a test says | where a task runs |
                                                         what it serves
     _setup, _life, _lives, _results, _exit,
     _observer, _server, _stacks, _net, _chaos,
     _faults, _terminal, _cluster, _ancestor,
-    _foreign, _attached, _handover, _probe, _steward    one task's life; all their lives
+    _foreign, _attached, _handover, _probe, _steward,
+    _timeline                                           one task's life; all their lives
     plugin, _cli                                        the pytest face; the command line
 
 Everything public is listed here, and loaded when it is first used, so that importing this

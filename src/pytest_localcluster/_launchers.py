@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _coverage
+from . import _coverage, _moments
 from ._launch import Launcher, find_launcher
 from ._observer import observer
 from ._runtimes import Runtime, find_runtimes
@@ -17,7 +17,8 @@ __all__ = ["launcher_for", "prepare"]
 
 def launcher_for(config: ClusterConfig, runtime: Runtime) -> Launcher:
     """Return what starts the tasks that ``runtime`` serves in a cluster of ``config``."""
-    preload = dict.fromkeys((*runtime.preload, *config.preload))
+    noting = () if _moments.recorder() is None else runtime.noting
+    preload = dict.fromkeys((*runtime.preload, *noting, *config.preload))
     boot_env = {**runtime.boot_env, **_coverage.environment()}
     watcher = observer()
     # What coverage.py is to measure in one worker is not for the forks of another.

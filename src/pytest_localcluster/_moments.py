@@ -6,6 +6,7 @@ native task does is noted in the task, see :mod:`pytest_localcluster._ring`.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Recorder(Protocol):
 
 
 _current: Recorder | None = None
+_watched_forks = False
 
 
 def recorder() -> Recorder | None:
@@ -58,9 +60,18 @@ def recorder() -> Recorder | None:
 
 def record(new: Recorder | None) -> Recorder | None:
     """Let ``new`` record from now on; return who did until now, to be put back later."""
-    global _current
+    global _current, _watched_forks
     previous, _current = _current, new
+    if new is not None and not _watched_forks:
+        # A fork has neither the recorder's thread nor, it may be, a lock that somebody will open.
+        _watched_forks = True
+        os.register_at_fork(after_in_child=_forget)
     return previous
+
+
+def _forget() -> None:
+    global _current
+    _current = None
 
 
 def tell(server: Any, what: str, name: str = "") -> None:

@@ -101,6 +101,40 @@ def test_zooming_shows_more(show: Show) -> None:
     assert {"op_101", "op_104"} <= set(texts(closest))
 
 
+def test_its_buttons_and_keys(show: Show) -> None:
+    story = Story("test_it", "passed", "", 0, 10**9)
+    phases = [Bar("phase", "setup", 0, 7 * 10**8), Bar("phase", "call", 7 * 10**8, 10**9)]
+    ops = [Bar("op", f"op_{n}", n * 10**8, n * 10**8 + 10**7) for n in range(10)]
+    story.groups = [Group("the test", "", [Row("phases", phases)]), Group("a", "", [Row("b", ops)])]
+    deeds = {
+        "click('in')": "250.0 ms to 750.0 ms",
+        "click('in');click('right')": "375.0 ms to 875.0 ms",
+        "click('in');click('left');click('left')": "0 ms to 500.0 ms",
+        "click('in');click('all')": "0 ms to 1.000 s",
+        "click('call')": "680.0 ms to 1.000 s",
+        "press('+');press('+');press('-')": "250.0 ms to 750.0 ms",
+        "press('c')": "680.0 ms to 1.000 s",
+        "press('n');press('n');press('n')": "0 ms to 1.000 s",
+    }
+    script = "".join(
+        f"click('all');{deed};told.push(document.getElementById('range').textContent);"
+        for deed in deeds
+    )
+    page = page_of(story).replace(
+        "</body>",
+        "<script>const told=[];"
+        "const click=what=>document.querySelector(`[data-do=${what}]`).click();"
+        "const press=key=>document.getElementById('lanes').dispatchEvent("
+        "new KeyboardEvent('keydown',{key}));"
+        f"{script}document.title=JSON.stringify(told)</script></body>",
+    )
+    dom = show(page)
+    (title,) = re.findall(r"<title>(.*?)</title>", dom)
+    assert json.loads(unescape(title)) == [f"{seen} of 1.000 s" for seen in deeds.values()]
+    details = dom.partition('id="details"')[2].partition("</section>")[0]
+    assert "op_1" in details, "the third bar, by when it began"
+
+
 def test_text_runs_nothing(show: Show) -> None:
     evil = (
         "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from time import monotonic_ns
@@ -18,7 +20,7 @@ from pytest_localcluster._timeline.story import Bar, Mark, Row, Story
 from tests.timeline.conftest import Start, Tell
 
 PS, WORKER = "/job:ps/task:0", "/job:worker/task:0"
-SOON = 500_000_000
+SOON = 5_000_000_000
 """Nanoseconds that are many times what it takes, also on a busy machine."""
 
 
@@ -235,6 +237,19 @@ def test_a_death_is_seen_without_descriptors_of_processes(
     (lane,) = recorder.lanes([cluster])
     assert poll(lambda: lane.lives[0].ended, Deadline(30))
     cluster.workers[0].join(30)
+
+
+def test_a_fork_of_the_test_process_records_nothing() -> None:
+    code = (
+        "import os\n"
+        "from pytest_localcluster import _moments\n"
+        "from pytest_localcluster._timeline.recorder import Recorder\n"
+        "_moments.record(Recorder())\n"
+        "pid = os.fork()\n"
+        "if not pid: os._exit(_moments.recorder() is not None)\n"
+        "assert _moments.recorder() is not None and os.waitpid(pid, 0)[1] == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_bars_that_overlap_have_lines_of_their_own() -> None:

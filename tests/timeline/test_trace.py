@@ -37,6 +37,7 @@ def check(events: list[Event]) -> None:
                 open_until.pop()
             assert not open_until or one["ts"] + one["dur"] <= open_until[-1] + 1e-6
             open_until.append(one["ts"] + one["dur"])
+    assert len({tid for _, tid in threads}) == len(threads), "Perfetto takes them for one"
     flows: dict[int, dict[str, Event]] = defaultdict(dict)
     for event in events:
         if event["ph"] in "sf":

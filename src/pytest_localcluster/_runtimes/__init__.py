@@ -100,6 +100,7 @@ class Runtime:
 
     Attributes:
         preload: the modules that a task imports anyway, so that a launcher can import them ahead.
+        noting: the modules that it imports besides if it is to note what it does.
         boot_env: environment variables of the process that imports them, and of no task.
         start_timeout: how many seconds a start may take if the config does not say.
         forks_ahead: whether tasks are so dear to fork that some are kept in store: once a cluster
@@ -109,6 +110,7 @@ class Runtime:
     """
 
     preload: ClassVar[tuple[str, ...]] = ()
+    noting: ClassVar[tuple[str, ...]] = ()
     boot_env: ClassVar[Mapping[str, str]] = MappingProxyType({})
     start_timeout: ClassVar[float] = 10.0
     forks_ahead: bool = False

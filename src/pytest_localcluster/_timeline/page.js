@@ -49,7 +49,7 @@
     for (let at = Math.ceil(from / step) * step; at <= to; at += step) {
       make(svg, "line", { class: "grid", x1: x(at), x2: x(at), y1: AXIS - 4, y2: height });
       const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-      make(svg, "text", { class: "tick", x: x(at) + 2, y: 13 }, at.toFixed(digits) + " ms");
+      make(svg, "text", { class: "tick", x: x(at) + 2, y: 13 }, step >= 1000 ? at / 1000 + " s" : at.toFixed(digits) + " ms");
     }
   }
 
@@ -79,10 +79,14 @@
     return at;
   }
 
-  function drawArrow(svg, [source, left, target, came, kind, name, size]) {
+  function drawArrow(svg, lasts, [source, left, target, came, kind, name, size]) {
     if (!shown[kind === "tensor" ? "tensor" : "request"]) return;
     const a = bars[source], b = bars[target], x1 = x(left), x2 = x(came);
     if (Math.max(x1, x2) < LABELS || Math.min(x1, x2) > width) return;
+    // Between the same lines one every few pixels is enough to see that there are many.
+    const way = kind + a.y + "-" + b.y;
+    if (Math.abs(x2 - (lasts.get(way) ?? -99)) < 4) return;
+    lasts.set(way, x2);
     const y1 = a.y + LINE / 2 - 1, y2 = b.y + LINE / 2 - 1, bend = Math.max(12, Math.min(60, Math.abs(x2 - x1) / 2));
     const path = make(svg, "path", { class: "arrow " + kind, "marker-end": "url(#tip)", d: `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}` });
     path.item = { begin: left, end: came, kind, name: name || kind, row: a.row, facts: { to: b.row.group.name, ...(size ? { size } : {}) }, arrow: true };
@@ -109,8 +113,8 @@
       for (const bar of row.items) ends.set(bar.y, drawBar(svg, bar, ends.get(bar.y) ?? -1));
     }
     const arrows = make(svg, "g", { "clip-path": "url(#inside)" });
-    let drawn = 0;
-    for (const arrow of data.arrows) if (drawn++ < 4000) drawArrow(arrows, arrow);
+    const lasts = new Map();
+    for (const arrow of data.arrows) drawArrow(arrows, lasts, arrow);
     for (const row of rows) {
       let last = -10;
       for (const dot of row.dots) if (dot.kind !== "log" || shown.log) last = drawDot(svg, dot, last);
@@ -151,14 +155,15 @@
     }
     draw();
   }
-  const deeds = { in: () => zoom(0.5), out: () => zoom(2), left: () => move(-0.25), right: () => move(0.25), all: () => view(0, data.length) };
+  const deeds = { in: () => zoom(0.5), out: () => zoom(2), left: () => move(-0.25), right: () => move(0.25), all: () => view(0, data.length),
+    call: () => { const bar = bars.find(bar => bar.kind === "phase" && bar.name === "call"), edge = bar && (bar.end - bar.begin) / 30; if (bar) view(bar.begin - edge, bar.end + edge); } };
 
   document.getElementById("tools").addEventListener("click", event => { const deed = deeds[event.target.dataset.do]; if (deed) deed(); });
   document.getElementById("tools").addEventListener("change", event => { shown[event.target.dataset.show] = event.target.checked; draw(); });
   const order = [...bars].sort((a, b) => a.begin - b.begin);
   lanes.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const deed = { "+": deeds.in, "=": deeds.in, "-": deeds.out, ArrowLeft: deeds.left, ArrowRight: deeds.right, 0: deeds.all,
+    const deed = { "+": deeds.in, "=": deeds.in, "-": deeds.out, ArrowLeft: deeds.left, ArrowRight: deeds.right, 0: deeds.all, c: deeds.call,
       n: () => choose(order[Math.min(order.length - 1, order.indexOf(chosen) + 1)]), p: () => choose(order[Math.max(0, order.indexOf(chosen) - 1)]),
       Escape: () => choose(null) }[event.key];
     if (deed) { event.preventDefault(); deed(); }

@@ -114,15 +114,11 @@ def _data(story: Story) -> tuple[dict[str, Any], list[str]]:
         for arrow in story.arrows
         if id(arrow.source) in numbers and id(arrow.target) in numbers
     ]
-    cut = (
-        arrows
-        if len(arrows) <= MOST_ARROWS
-        else heapq.nlargest(MOST_ARROWS, arrows, key=lambda arrow: arrow.came)
-    )
+    last = sorted(arrows, key=lambda arrow: arrow.came)[-MOST_ARROWS:]
     data = {
         "length": _ms(story, story.end),
         "groups": groups,
-        "arrows": [_arrow(story, arrow, numbers) for arrow in cut],
+        "arrows": [_arrow(story, arrow, numbers) for arrow in last],
     }
     return data, left_out
 

@@ -27,11 +27,13 @@ def trace_of(story: Story) -> str:
 
 def _events(story: Story) -> Iterator[dict[str, Any]]:
     places: dict[int, dict[str, int]] = {}  # by bar: its process and thread
+    tid = len(
+        story.groups
+    )  # of the last one: no thread has a number that another has, or a process
     for pid, group in enumerate(story.groups, 1):
         name = f"{group.name} ({group.note})" if group.note else group.name
-        yield _meta("process_name", pid, 0, name=name)
-        yield _meta("process_sort_index", pid, 0, sort_index=pid)
-        tid = 0
+        yield _meta("process_name", pid, pid, name=name)
+        yield _meta("process_sort_index", pid, pid, sort_index=pid)
         for row in group.rows:
             first = tid + 1
             for line in range(1 + max((bar.depth for bar in row.bars), default=0)):

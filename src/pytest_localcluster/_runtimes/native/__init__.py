@@ -66,6 +66,11 @@ class NativeRuntime(Runtime):
     """
 
     preload: ClassVar[tuple[str, ...]] = _PRELOAD
+    noting: ClassVar[tuple[str, ...]] = (
+        f"{_PACKAGE}._ring",
+        f"{_PACKAGE}._runtimes.native.recorded",
+        f"{_PACKAGE}._runtimes.native.scribe",
+    )
     resets_in_place = True
 
     def check(self, config: ClusterConfig, jobs: Collection[str]) -> None:
