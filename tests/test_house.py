@@ -38,6 +38,7 @@ FLOORS = {
     "_channel": 1,
     "_direct": 1,
     "_streams": 1,
+    "_tls": 1,
     "_links": 1,
     "_client": 2,
     "_launch": 2,

@@ -5,7 +5,7 @@ The layout, floor by floor; a file imports lower floors only::
     errors, _spec, _config, _clock, _held, _proto       words; the standard library only
     _ports, _logs, _context, _coverage, _clusterfile,
     _program, _pickling, _warned, _channel, _direct,
-    _streams, _links, _tensors, _graph                  the machine and the wire
+    _streams, _tls, _links, _tensors, _graph            the machine and the wire
     _client | _launch | _runtimes                       what a test says | where a task runs |
                                                         what it serves
     _setup, _life, _lives, _results, _exit,

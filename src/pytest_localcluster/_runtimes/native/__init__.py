@@ -66,6 +66,7 @@ class NativeRuntime(Runtime):
 
     preload = _PRELOAD
     resets_in_place = True
+    speaks_tls = True
 
     def check(self, config: ClusterConfig, jobs: Collection[str]) -> None:
         """Raise SpecError if a task's config asks for what cannot be."""
