@@ -12,6 +12,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import Any
 
 import psutil
 import pytest
@@ -67,6 +68,27 @@ def nothing_is_left(first_seen: dict[Living, str]) -> Iterator[None]:
     poll(lambda: _living() <= before, Deadline(10))
     left = {one: first_seen.get(one, "the last module") for one in _living() - before}
     assert not left, f"left behind, and the module after which each was first seen: {left}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """Be a Ray cluster of three nodes, which the tests find by the environment."""
+    from ray.cluster_utils import Cluster
+
+    from pytest_localcluster._launch.ray import shutdown
+
+    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    with pytest.MonkeyPatch.context() as patch:
+        cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})
+        try:
+            for _ in range(2):
+                cluster.add_node(**node)
+            cluster.wait_for_nodes()
+            patch.setenv("RAY_ADDRESS", cluster.address)
+            yield cluster
+        finally:
+            shutdown()
+            cluster.shutdown()
 
 
 @pytest.fixture(scope="module", autouse=True)

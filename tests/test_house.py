@@ -238,6 +238,7 @@ def test_public_names() -> None:
             "NativeRuntime",
             "PortError",
             "PortLease",
+            "RayLauncher",
             "Server",
             "ServerExited",
             "ServicerRuntime",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ._cluster import LocalCluster as LocalCluster
     from ._config import ClusterConfig as ClusterConfig
     from ._context import current_task as current_task
+    from ._launch.ray import RayLauncher as RayLauncher
     from ._ports import PortLease as PortLease
     from ._ports import lease_port as lease_port
     from ._proto.config_pb2 import ConfigProto as ConfigProto
@@ -79,6 +80,7 @@ _HOMES = {
     "_cluster": ("LocalCluster",),
     "_config": ("ClusterConfig",),
     "_context": ("current_task",),
+    "_launch.ray": ("RayLauncher",),
     "_ports": ("PortLease", "lease_port"),
     "_proto.config_pb2": ("ConfigProto",),
     "_runtimes.command": ("CommandRuntime",),

@@ -94,6 +94,10 @@ class Process(Protocol):
     def exitcode(self) -> int | None:
         """None while it runs; afterwards as in :mod:`subprocess`, negative for a signal."""
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is on another machine, where its pid says nothing here."""
+
     def news(self) -> list[int]:
         """Return descriptors that become readable when it comes up or ends; none if it has none."""
 
