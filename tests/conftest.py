@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import secrets
 import shutil
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any
 
 import psutil
 import pytest
@@ -71,21 +72,32 @@ def nothing_is_left(first_seen: dict[Living, str]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[Any]:
-    """Be a Ray cluster of three nodes, which the tests find by the environment."""
-    from ray.cluster_utils import Cluster
+def ray_cluster() -> Iterator[None]:
+    """Be a Ray cluster of three nodes, which the tests find by the environment, as any suite does.
 
+    If the environment has one already, it is that.
+    """
     from pytest_localcluster._launch.ray import shutdown
 
     node = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    if "RAY_ADDRESS" in os.environ:
+        yield
+        shutdown()
+        return
     with pytest.MonkeyPatch.context() as patch:
+        # Otherwise Ray makes a token, and leaves it in the user's home.
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("RAY_health_check_failure_threshold", "60")  # however busy the machine is
+        from ray.cluster_utils import Cluster  # which reads the environment
+
         cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})
         try:
             for _ in range(2):
                 cluster.add_node(**node)
             cluster.wait_for_nodes()
             patch.setenv("RAY_ADDRESS", cluster.address)
-            yield cluster
+            yield
         finally:
             shutdown()
             cluster.shutdown()

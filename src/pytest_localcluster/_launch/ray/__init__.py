@@ -121,7 +121,7 @@ class RayLauncher:
                 log_to_driver=False,
                 configure_logging=False,
             )
-        except (ConnectionError, RuntimeError) as error:
+        except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
             raise _no_ray(address, str(error)) from error
         _actors.connected = os.getpid()
         atexit.register(shutdown)
