@@ -62,8 +62,10 @@ def start_seconds(config: ClusterConfig, runtimes: Iterable[Runtime]) -> float:
     if config.start_timeout is not None:
         return config.start_timeout
     longest = max((runtime.start_timeout for runtime in runtimes), default=10.0)
-    # The first start waits for the imports, and what the user preloads may be large.
-    return max(longest, _PRELOAD_SECONDS) if config.preload else longest
+    # The first start waits for the imports: what the user preloads may be large, and all of it new
+    # to a node.
+    patient = config.preload or config.is_networked()
+    return max(longest, _PRELOAD_SECONDS) if patient else longest
 
 
 def lease_places(

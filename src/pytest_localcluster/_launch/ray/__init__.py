@@ -114,6 +114,7 @@ class RayLauncher:
         address = self.address or os.environ.get("RAY_ADDRESS")
         if address is not None:
             _check_reachable(address)
+        hooked = "PYTHONBREAKPOINT" in os.environ
         try:
             ray.init(
                 address=self.address,
@@ -123,6 +124,9 @@ class RayLauncher:
             )
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
             raise _no_ray(address, str(error)) from error
+        finally:
+            if not hooked:  # Ray's is for Ray's own tasks, and here pytest has one
+                os.environ.pop("PYTHONBREAKPOINT", None)
         _actors.connected = os.getpid()
         atexit.register(shutdown)
 

@@ -22,6 +22,7 @@ from ... import _ports
 from ..._clock import Deadline
 from ..process import ProcessLauncher
 from .relay import Part, Relay
+from .surroundings import is_of_a_machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,8 +37,8 @@ class Package(NamedTuple):
     """What a task is made of.
 
     Attributes:
-        environ: the variables that go over the node's own.
-        without: those of the node's own that it is not to have.
+        environ: its environment, but for what is left to the node.
+        without: what is not left to the node, but is not there either.
         directory: the working directory, if the node has it too.
         path: where to import from; if the node has Python elsewhere, its own comes after that.
         entry: what to call, and who the task is; pickled.
@@ -168,6 +169,6 @@ def _payload(package: Package) -> bytes:
     path = package.path
     if not {_PACKAGES, _LIBRARY}.issubset(path):
         path = [*path, *(entry for entry in sys.path if entry not in path)]
-    own = {name: v for name, v in os.environ.items() if name not in package.without}
+    own = {n: v for n, v in os.environ.items() if is_of_a_machine(n) and n not in package.without}
     environ = {**own, **package.environ}
     return pickle.dumps((environ, directory, path, package.entry, package.filters, package.refusal))

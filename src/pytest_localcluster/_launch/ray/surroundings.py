@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["environment"]
+__all__ = ["environment", "is_of_a_machine"]
 
 _OF_A_MACHINE = {
     "CUDA_VISIBLE_DEVICES",
@@ -32,19 +32,20 @@ _OF_A_MACHINE = {
 
 
 def environment(wanted: Mapping[str, str]) -> tuple[dict[str, str], frozenset[str]]:
-    """Return the variables that go over those of the node, and which of these are to go.
+    """Return a task's environment but for what is left to its node, and what is to be nowhere.
 
     Args:
         wanted: what the cluster gives to the task.
     """
-    given = {name: value for name, value in os.environ.items() if not _is_of_a_machine(name)}
+    given = {name: value for name, value in os.environ.items() if not is_of_a_machine(name)}
     before = _at_first()
     changed = {n for n in {*before, *os.environ} if before.get(n) != os.environ.get(n)}
     given |= {n: os.environ[n] for n in _OF_A_MACHINE & changed if n in os.environ}
     return {**given, **wanted}, frozenset(changed.difference(os.environ, wanted))
 
 
-def _is_of_a_machine(name: str) -> bool:
+def is_of_a_machine(name: str) -> bool:
+    """Tell whether a variable tells of a machine, or of Ray's own process there."""
     return name in _OF_A_MACHINE or name.startswith("RAY_")
 
 
