@@ -21,7 +21,7 @@ WHEEL_VENV ?= .venv-wheel
 # numpy's floor has wheels for these only; and large extras have wheels for new releases late.
 OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo $(PYTHON))
 # The examples that are left to test-all.
-NEED_EXTRAS := %/any_program/ %/tensorflow/ %/torch_all_reduce/
+NEED_EXTRAS := %/any_program/ %/on_ray/ %/tensorflow/ %/torch_all_reduce/
 ALL_PYTHON ?= $(OLDEST_PYTHON)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=

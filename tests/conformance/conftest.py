@@ -51,7 +51,8 @@ def make_runtime(name: str) -> Any:
     return find_runtime(name)
 
 
-RAY = pytest.param("ray", marks=pytest.mark.needs("ray"))
+# A start has actors and imports to wait for, which on a busy machine takes its time.
+RAY = pytest.param("ray", marks=[pytest.mark.needs("ray"), pytest.mark.timeout(400)])
 PROCESSES = ["process", RAY]
 """The launchers whose tasks are processes."""
 
@@ -92,6 +93,8 @@ def make_cluster(launcher: str, runtime: str) -> Iterator[MakeCluster]:
     with ExitStack() as running:
 
         def make(**fields: Any) -> LocalCluster:
+            if launcher == "ray":
+                fields = {"start_timeout": 180, **fields}
             cluster = LocalCluster(launcher=launcher, runtime=make_runtime(runtime), **fields)
             return running.enter_context(cluster)
 

@@ -172,6 +172,7 @@ class _Actors:
         self.connected: int | None = None  # the process that has connected Ray
         self._owner = os.getpid()
         self._idle: list[Placement] = []
+        self._job = ""  # by Ray's name for our connection
         self._lock = threading.Lock()
 
     def reserve(self, wanted: Sequence[Needs], resources: Mapping[str, float]) -> Reserved:
@@ -200,12 +201,13 @@ class _Actors:
                 raise
 
     def _take_back(self, placement: Placement) -> None:
-        if self._owner != os.getpid():
-            return
         with self._lock:
-            placement.free()
-            self._idle.append(placement)
-            self._make_room(_MOST_IDLE)
+            before = self._owner, self._job
+            self._disown()
+            if before == (self._owner, self._job) and self._job:
+                placement.free()
+                self._idle.append(placement)
+                self._make_room(_MOST_IDLE)
 
     def _make_room(self, most: int) -> None:
         """Keep so many actors that wait, at most; the oldest go first."""
@@ -213,9 +215,12 @@ class _Actors:
             self._idle.pop(0).discard()
 
     def _disown(self) -> None:
-        """Forget what belongs to the process that forked this one."""
-        if self._owner != os.getpid():
-            self._owner, self._idle = os.getpid(), []
+        """Forget what belongs to the process that forked this one, or to an earlier connection."""
+        import ray
+
+        job = ray.get_runtime_context().get_job_id() if ray.is_initialized() else ""
+        if (self._owner, self._job) != (os.getpid(), job):
+            self._owner, self._job, self._idle = os.getpid(), job, []
 
     def discard(self) -> None:
         with self._lock:
