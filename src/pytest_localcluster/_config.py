@@ -43,7 +43,7 @@ class ClusterConfig:
             job to any of these.
         launcher: where a task runs: ``"process"``, ``"thread"``, ``"ray"``, or a launcher.
         start_timeout: seconds until all tasks must be ready; None is the runtime's own default, and
-            at least 60 with ``preload``.
+            at least 60 with ``preload``, or on other machines.
         stop_timeout: seconds after which nothing of the cluster may be left.
         env: environment variables for the tasks: a mapping, or a function of the Task that
             returns one.

@@ -19,6 +19,7 @@ from pytest_localcluster import (
     RayLauncher,
     Server,
     ServerExited,
+    ServicerRuntime,
     StartError,
     UnsupportedError,
     _handover,
@@ -27,10 +28,15 @@ from pytest_localcluster import (
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch.ray import placement, shutdown
 from pytest_localcluster._launch.ray.berth import RayBerth
+from tests.servicers.services import add_echo
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.needs("ray"), pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [
+    pytest.mark.needs("ray"),
+    pytest.mark.usefixtures("ray_cluster"),
+    pytest.mark.timeout(400),
+]
 
 
 def berth(server: Server) -> RayBerth:
@@ -47,7 +53,7 @@ def nodes(cluster: LocalCluster) -> list[str]:
     return [actors(actor_id)["Address"]["NodeID"] for actor_id in ids]
 
 
-def run_pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
@@ -66,6 +72,28 @@ def test_the_parameter_server_example_trains_as_it_is() -> None:
     done = run_pytest("conftest_examples/parameter_server", "--cluster-launcher=ray", "-v", "-s")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\d passed", done.stdout)
+
+
+REPORTED = """
+import os
+
+def test_it(local_cluster):
+    local_cluster.workers[0].run(print, "words of a node")
+    local_cluster.workers[0].submit(os._exit, 7)
+    local_cluster.workers[0].join(60)
+    local_cluster.ps[0].submit(os._exit, 9)
+    while local_cluster.ps[0].is_alive():
+        os.sched_yield()
+"""
+
+
+def test_deaths_and_logs_are_reported_as_anywhere(tmp_path: Path) -> None:
+    tmp_path.joinpath("test_it.py").write_text(REPORTED)
+    done = run_pytest("--cluster-launcher=ray", "-c", os.devnull, f"--rootdir={tmp_path}", tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "/job:ps/task:0 exited with status 9 on its own" in done.stdout
+    assert "log /job:worker/task:0" in done.stdout
+    assert "words of a node" in done.stdout
 
 
 def test_actors_wait_for_the_next_cluster() -> None:
@@ -170,6 +198,17 @@ def test_a_resource_of_ones_own_chooses_the_node() -> None:
     launcher = RayLauncher(resources={"node:__internal_head__": 0.1})
     with LocalCluster(workers=1, ps=1, launcher=launcher) as cluster:
         assert set(nodes(cluster)) == {head["NodeID"]}
+
+
+def test_a_service_asks_its_peer_as_the_manual_says() -> None:
+    page = (ROOT / "docs/how-to/ray.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    manual: dict[str, Any] = {"__name__": "__main__"}
+    exec("import os\nimport grpc\n" + snippet, manual)
+    runtime = ServicerRuntime(worker=add_echo, ps=add_echo)
+    with LocalCluster(workers=1, ps=1, launcher="ray", runtime=runtime) as cluster:
+        answer = cluster.workers[0].run(manual["ask_peer"], cluster.ps[0].address)
+        assert answer == b"/job:ps/task:0 hello"
 
 
 def test_a_second_ray_cluster_is_refused() -> None:

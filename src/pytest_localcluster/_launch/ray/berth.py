@@ -16,7 +16,7 @@ from ... import _pickling
 from ..._warned import Filters
 from ...errors import ClusterError, StartError
 from .. import reports
-from ..wire import DONE
+from ..wire import AHEAD, DONE
 from .node import Late, Package
 from .process import NoTerminal, RemoteProcess
 from .surroundings import environment
@@ -39,7 +39,7 @@ _QUEUE = {"send": "input", "news": "news"}
 _ANSWER = 10.0
 """Seconds that an actor has for an order, which takes it milliseconds."""
 
-_SLICE = 0.2
+_SLICE = 0.5
 """Seconds between two looks at whether anybody still waits for an answer."""
 
 
@@ -81,7 +81,8 @@ class RayBerth:
         """Do nothing: the actor has its forkserver started."""
 
     def fork_ahead(self, tasks: int) -> None:
-        """Do nothing: there is one task here."""
+        """Have the node's forkserver keep one process ready: there is one task here."""
+        self.request(AHEAD, 1)
 
     def close(self) -> None:
         """Do nothing: the actor is there for the next cluster, too."""
