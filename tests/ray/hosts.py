@@ -110,7 +110,7 @@ def _start_node(
             start_new_session=True,
         )
     undo.callback(_end, node)
-    up = poll(lambda: "Ray runtime started" in said.read_text(), Deadline(60), interval=0.05)
+    up = poll(lambda: "Ray runtime started" in said.read_text(), Deadline(180), interval=0.05)
     assert up, said.read_text()
 
 

@@ -6,11 +6,13 @@ The cluster is the one of the command line's launcher, as any suite's would be.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pytest_localcluster import LocalCluster, Server, Variable, device, errors
+from pytest_localcluster import LocalCluster, Server, StopError, Variable, device, errors
+from pytest_localcluster._clock import Deadline, poll
 from tests.ray.hosts import cut_off
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")  # which ends the connection to it
@@ -77,3 +79,13 @@ def test_a_cut_is_missed_after_a_while_by_who_has_none(
     # Ray's own connections try again ever more seldom while they are cut.
     assert far.run(lambda: 3, timeout=100) == 3
     assert far.unexpected_death() is None
+
+
+@pytest.mark.cluster(workers=2, ps=1, stop_timeout=3.0)
+def test_a_stop_names_who_is_beyond_reach(local_cluster: LocalCluster, far: Server) -> None:
+    with cut_off(host(far)), pytest.raises(StopError, match="its node has not answered") as caught:
+        local_cluster.stop()
+    assert caught.value.survivors == (str(far.task),)
+    # The hosts are one machine: here the pid says something.
+    task = Path(f"/proc/{far.pid}")
+    assert poll(lambda: not task.exists(), Deadline(100)), "it ends when its host is back"

@@ -12,7 +12,7 @@ from tests.ray.hosts import Hosts, three_hosts
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.needs("ray"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.needs("ray"), pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,17 @@ def hosts() -> Iterator[Hosts]:
 
 
 def test_a_cut_host_is_missed_and_found_again(hosts: Hosts) -> None:
-    done = hosts.on_first("tests/ray/on_hosts.py", "--cluster-launcher=ray", "-q")
+    done = hosts.on_first("tests/ray/on_hosts.py", "-k", "not stop", "--cluster-launcher=ray", "-q")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed" in done.stdout
+
+
+def test_a_stop_does_not_wait_for_a_host_that_is_cut_off(hosts: Hosts) -> None:
+    # What cannot be ended is a leak, as long as nobody knows better.
+    options = ["-k", "stop", "--cluster-launcher=ray", "--cluster-leak-check=off", "-q"]
+    done = hosts.on_first("tests/ray/on_hosts.py", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
 
 
 def test_the_parameter_server_example_trains(hosts: Hosts) -> None:

@@ -14,6 +14,7 @@ import atexit
 import os
 import socket
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -116,12 +117,14 @@ class RayLauncher:
             _check_reachable(address)
         hooked = "PYTHONBREAKPOINT" in os.environ
         try:
-            ray.init(
-                address=self.address,
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-            )
+            # What Ray warns of its own future is no fault of the test.
+            with warnings.catch_warnings(action="ignore"):
+                ray.init(
+                    address=self.address,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    configure_logging=False,
+                )
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
             raise _no_ray(address, str(error)) from error
         finally:

@@ -16,7 +16,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from ..._clock import Deadline
-from ...errors import UnsupportedError
+from ...errors import StopError, UnsupportedError
 from ..fate import Fate
 from ..handle import ChildProcess
 from .relay import CONTROL, ENDED, HANGUP, OUTPUT
@@ -164,8 +164,19 @@ class RemoteProcess(ChildProcess):
 
     def close(self, deadline: Deadline) -> None:
         super().close(deadline)
+        ended = self.exitcode is not None
         self._leaving.set()
         for thread in self._threads_of_relay:
             if thread is not threading.current_thread():
                 thread.join(deadline.remaining())
         self._theirs.close()
+        if not ended:
+            raise StopError(
+                f"{self._name} could not be ended: its node has not answered",
+                task=self._name,
+                address=self._berth.address,
+                pid=self.pid,
+                survivors=(self._name,),
+                remedy="see that the node is up, and its network; the task ends as soon as that is "
+                "so, or Ray gives the node up",
+            )
