@@ -40,6 +40,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-seed", type=int, default=1, help="which calls these are")
 
 
+def pytest_configure() -> None:
+    # Whoever imports Ray first has it read these. Without a token it makes one, and leaves it in
+    # the user's home; and on a busy machine it takes nodes for dead.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_health_check_failure_threshold", "60")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     names = [name for mark in item.iter_markers("needs") for name in mark.args]
     missing = [name for name in names if not (shutil.which(name) or find_spec(name))]
@@ -84,13 +92,9 @@ def ray_cluster() -> Iterator[None]:
         yield
         shutdown()
         return
-    with pytest.MonkeyPatch.context() as patch:
-        # Otherwise Ray makes a token, and leaves it in the user's home.
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        patch.setenv("RAY_health_check_failure_threshold", "60")  # however busy the machine is
-        from ray.cluster_utils import Cluster  # which reads the environment
+    from ray.cluster_utils import Cluster
 
+    with pytest.MonkeyPatch.context() as patch:
         cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})
         try:
             for _ in range(2):

@@ -229,6 +229,18 @@ def test_an_address_where_nobody_is() -> None:
     assert "ray start --head" in done.stderr
 
 
+def test_a_shutdown_of_ray_under_a_cluster_is_its_tasks_end() -> None:
+    import ray
+
+    with LocalCluster(workers=1, ps=0, launcher="ray") as cluster:
+        pid = cluster.workers[0].pid
+        ray.shutdown()
+        assert cluster.workers[0].join(60) == -signal.SIGKILL
+        assert not ray.is_initialized(), "nobody has begun anew by mistake"
+    assert pid is not None
+    assert poll(lambda: not is_alive(pid), Deadline(60), interval=0.02)
+
+
 def test_a_connection_that_ended_is_made_again() -> None:
     shutdown()
     with LocalCluster(workers=1, ps=0, launcher="ray") as cluster:

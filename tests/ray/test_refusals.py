@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from pytest_localcluster import ClusterConfig, LocalCluster, RayLauncher, SpecError
+from pytest_localcluster import (
+    ClusterConfig,
+    ClusterError,
+    LocalCluster,
+    RayLauncher,
+    SpecError,
+    UnsupportedError,
+)
+from pytest_localcluster._launch.ray.node import TaskActor
 from pytest_localcluster._launch.ray.surroundings import environment
 
 
@@ -34,6 +42,17 @@ def test_resources_that_cannot_be(resources: Any) -> None:
 def test_an_address_that_is_none() -> None:
     with pytest.raises(SpecError, match="address=6379 is no address of a Ray cluster"):
         RayLauncher(6379)  # type: ignore[arg-type]
+
+
+def test_rays_client() -> None:
+    pytest.importorskip("ray", reason="needs ray: make test-all")
+    with pytest.raises(UnsupportedError, match="through Ray's client, ray://head:10001"):
+        LocalCluster(launcher=RayLauncher("ray://head:10001")).start()
+
+
+def test_a_node_with_another_version() -> None:
+    with pytest.raises(ClusterError, match=r"on this node, and 99\.9 at pytest"):
+        TaskActor("99.9", [], (), {})
 
 
 def test_launchers_that_say_the_same_are_equal() -> None:

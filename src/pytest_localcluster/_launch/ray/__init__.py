@@ -114,6 +114,12 @@ class RayLauncher:
             return
         address = self.address or os.environ.get("RAY_ADDRESS")
         if address is not None:
+            if address.startswith("ray://"):
+                raise UnsupportedError(
+                    f"tasks cannot be started through Ray's client, {address}: sessions dial the "
+                    "nodes from here",
+                    remedy="run pytest on one of the nodes, with the address of the cluster itself",
+                )
             _check_reachable(address)
         hooked = "PYTHONBREAKPOINT" in os.environ
         try:
@@ -151,7 +157,7 @@ def _is_amount(item: tuple[object, object]) -> bool:
 
 def _check_reachable(address: str) -> None:
     host, _, port = address.rpartition(":")
-    if not port.isdigit():  # "auto", "local", "ray://..." and what Ray will say itself
+    if not port.isdigit():  # "auto", "local", and what Ray will say itself
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), _REACH).close()

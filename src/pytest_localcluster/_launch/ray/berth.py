@@ -7,7 +7,10 @@ there is something new.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from concurrent.futures import wait
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,7 @@ from .surroundings import environment
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
     from ..._logs import TaskLog
     from ..._spec import Task
@@ -39,6 +43,8 @@ _QUEUE = {"send": "input", "news": "news"}
 _ANSWER = 10.0
 """Seconds that an actor has for an order, which takes it milliseconds."""
 
+_SHUT_DOWN = "Ray was shut down while the cluster ran"
+
 _SLICE = 0.5
 """Seconds between two looks at whether anybody still waits for an answer."""
 
@@ -51,10 +57,15 @@ def ask(reference: Any, seconds: float | None) -> Any:
         ray.exceptions.RayError: it is gone.
     """
     import ray
+
+    return _unwrapped(partial(ray.get, reference, timeout=seconds))
+
+
+def _unwrapped(get: Callable[[], Any]) -> Any:
     from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayTaskError
 
     try:
-        return ray.get(reference, timeout=seconds)
+        return get()
     except (ActorUnavailableError, GetTimeoutError) as error:
         raise TimeoutError(str(error)) from None
     except RayTaskError as error:
@@ -141,20 +152,39 @@ class RayBerth:
         """Kill it if it has stopped to answer."""
         self.tell("abandon", True)
 
-    def tell(self, method: str, *args: object) -> Any:
-        """Ask the actor for something; return the reference of the answer."""
+    def tell(self, method: str, *args: object) -> None:
+        """Have the actor do something; without a connection to Ray it is no more, and need not."""
+        with contextlib.suppress(ConnectionError):
+            self._send(method, *args)
+
+    def _send(self, method: str, *args: object) -> Any:
+        """Ask the actor for something; return the reference of the answer.
+
+        Raises:
+            ConnectionError: Ray was shut down; if it is used then, it begins anew by itself.
+        """
+        import ray
+
+        if not ray.is_initialized():
+            raise ConnectionError(_SHUT_DOWN)
         queue = _QUEUE.get(method, "orders")
-        return getattr(self.actor, method).options(concurrency_group=queue).remote(*args)
+        try:
+            return getattr(self.actor, method).options(concurrency_group=queue).remote(*args)
+        except Exception as error:  # Ray has no class for an actor of a connection that has ended
+            raise ConnectionError(str(error)) from error
 
     def wait_for(self, method: str, *args: object, until: threading.Event) -> Any:
         """Return the actor's answer, or raise as :func:`ask` does; it waits ``until`` then."""
         import ray
 
-        reference = self.tell(method, *args)
-        while not ray.wait([reference], timeout=_SLICE)[0]:
+        # Not ray.wait(): after a shutdown of Ray that would begin anew.
+        future = self._send(method, *args).future()
+        while not wait([future], timeout=_SLICE).done:
             if until.is_set():
                 raise TimeoutError
-        return ask(reference, None)
+            if not ray.is_initialized():
+                raise ConnectionError(_SHUT_DOWN)
+        return _unwrapped(future.result)
 
     def _order(self, method: str, *args: object) -> Any:
         """Return the answer to an order.
@@ -166,10 +196,10 @@ class RayBerth:
         from ray.exceptions import RayError
 
         try:
-            return ask(self.tell(method, *args), _ANSWER)
+            return ask(self._send(method, *args), _ANSWER)
         except TimeoutError as error:
             evidence = f"it has not answered within {_ANSWER:g} s; {error}"
-        except RayError as error:
+        except (RayError, ConnectionError) as error:
             evidence = str(error).strip()
         kind = StartError if method == "launch" else ClusterError
         raise kind(

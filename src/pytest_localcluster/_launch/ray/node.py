@@ -15,11 +15,13 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ... import _ports
 from ..._clock import Deadline
+from ...errors import ClusterError
 from ..process import ProcessLauncher
 from .relay import Part, Relay
 from .surroundings import is_of_a_machine
@@ -27,7 +29,7 @@ from .surroundings import is_of_a_machine
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Late", "Package", "TaskActor"]
+__all__ = ["Late", "Package", "TaskActor", "own_version"]
 
 _PACKAGES, _LIBRARY = str(Path(__file__).parents[3]), str(Path(os.__file__).parent)
 """Where this package is, and Python's own: if the test process has both there too, all is."""
@@ -62,18 +64,29 @@ class Late(NamedTuple):
     stacks: str
 
 
+def own_version() -> str:
+    """Return the version of this package, here."""
+    return metadata.version("pytest-localcluster")
+
+
 class TaskActor:
     """One task's place on a node; the task can be started there again and again.
 
     Args:
+        version: of this package, in the test process.
         path: where the test process imports from.
         preload: the modules to import once.
         boot_env: what the process that imports them has in its environment, and no task.
     """
 
     def __init__(
-        self, path: list[str], preload: tuple[str, ...], boot_env: Mapping[str, str]
+        self, version: str, path: list[str], preload: tuple[str, ...], boot_env: Mapping[str, str]
     ) -> None:
+        if version != own_version():
+            raise ClusterError(
+                f"pytest-localcluster is {own_version()} on this node, and {version} at pytest's",
+                remedy="install the same version on all nodes",
+            )
         sys.path.extend(entry for entry in path if entry not in sys.path)
         self._launcher = ProcessLauncher(preload, boot_env)
         self._launcher.prepare()

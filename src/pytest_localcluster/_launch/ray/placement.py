@@ -13,7 +13,7 @@ from ... import _ports
 from ...errors import StartError
 from .. import Berth
 from .berth import GROUPS, RayBerth, ask
-from .node import TaskActor
+from .node import TaskActor, own_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +73,7 @@ class Placement:
                 )
                 options = {"num_cpus": 0, **named, "resources": others}
                 actor = kind.options(scheduling_strategy=place, **options).remote(
-                    list(sys.path), needs.preload, dict(needs.boot_env)
+                    own_version(), list(sys.path), needs.preload, dict(needs.boot_env)
                 )
                 self.actors.append(actor)
         except BaseException:
