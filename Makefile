@@ -27,7 +27,7 @@ OLDEST_PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo
 PACKED := $(shell find src protos tests conftest_examples docs changes tools .ci -type f \
 	-not -path '*/_build/*' -not -name '*.pyc')
 # The examples that are left to test-all.
-NEED_EXTRAS := %/any_program/ %/tensorflow/ %/torch_all_reduce/
+NEED_EXTRAS := %/any_program/ %/on_ray/ %/tensorflow/ %/torch_all_reduce/
 ALL_PYTHON ?= $(OLDEST_PYTHON)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=

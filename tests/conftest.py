@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import secrets
 import shutil
 import threading
 from collections.abc import Iterator
@@ -42,6 +44,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-seed", type=int, default=1, help="which calls these are")
 
 
+def pytest_configure() -> None:
+    # Whoever imports Ray first has it read these. Without a token it makes one, and leaves it in
+    # the user's home; and on a busy machine it takes nodes for dead.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_health_check_failure_threshold", "60")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     names = [name for mark in item.iter_markers("needs") for name in mark.args]
     missing = [name for name in names if not (shutil.which(name) or find_spec(name))]
@@ -71,6 +81,34 @@ def nothing_is_left(first_seen: dict[Living, str]) -> Iterator[None]:
     poll(lambda: _living() <= before, Deadline(10))
     left = {one: first_seen.get(one, "the last module") for one in _living() - before}
     assert not left, f"left behind, and the module after which each was first seen: {left}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """Be a Ray cluster of three nodes, which the tests find by the environment, as any suite does.
+
+    If the environment has one already, it is that.
+    """
+    from pytest_localcluster._launch.ray import shutdown
+
+    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    if "RAY_ADDRESS" in os.environ:
+        yield
+        shutdown()
+        return
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})
+        try:
+            for _ in range(2):
+                cluster.add_node(**node)
+            cluster.wait_for_nodes()
+            patch.setenv("RAY_ADDRESS", cluster.address)
+            yield
+        finally:
+            shutdown()
+            cluster.shutdown()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,6 +18,7 @@ CASES: dict[str, tuple[int, list[str]]] = {
     "chaos": (1, []),
     "faults": (1, []),
     "first_test": (1, []),
+    "on_ray": (1, []),
     "own_services": (4, []),
     "parallel": (8, []),
     "parameter_server": (1, ["held-out accuracy", "steps/s", "cluster start", "cluster stop"]),
@@ -30,6 +31,7 @@ CASES: dict[str, tuple[int, list[str]]] = {
 # What some need beside pytest-localcluster[test]. `make examples` runs the others only.
 NEEDS = {
     "any_program": ("redis", "redis-server"),
+    "on_ray": ("ray",),
     "tensorflow": ("tensorflow",),
     "torch_all_reduce": ("torch",),
 }

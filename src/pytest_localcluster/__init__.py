@@ -6,7 +6,7 @@ The layout, floor by floor; a file imports lower floors only::
     _proto                                              words; the standard library only
     _ports, _logs, _context, _coverage, _clusterfile,
     _program, _pickling, _warned, _channel, _direct,
-    _streams, _links, _tensors, _graph, _ring,
+    _streams, _tls, _links, _tensors, _graph, _ring,
     _rendezvous, _fingerprint                           the machine and the wire
     _client | _launch | _runtimes                       what a test says | where a task runs |
                                                         what it serves
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ._cluster import LocalCluster as LocalCluster
     from ._config import ClusterConfig as ClusterConfig
     from ._context import current_task as current_task
+    from ._launch.ray import RayLauncher as RayLauncher
     from ._ports import PortLease as PortLease
     from ._ports import lease_port as lease_port
     from ._proto.config_pb2 import ConfigProto as ConfigProto
@@ -82,6 +83,7 @@ _HOMES = {
     "_cluster": ("LocalCluster",),
     "_config": ("ClusterConfig",),
     "_context": ("current_task",),
+    "_launch.ray": ("RayLauncher",),
     "_ports": ("PortLease", "lease_port"),
     "_proto.config_pb2": ("ConfigProto",),
     "_runtimes.command": ("CommandRuntime",),

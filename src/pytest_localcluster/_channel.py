@@ -9,6 +9,8 @@ from weakref import WeakSet
 
 import grpc
 
+from . import _context
+
 __all__ = [
     "CHANNEL_OPTIONS",
     "KEEPALIVE",
@@ -75,15 +77,21 @@ def dialled(address: str) -> str:
 
 
 def open_channel(
-    address: str, token: str | None = None, *, keepalive: bool = False
+    address: str, token: str | None = None, *, keepalive: bool = False, plain: bool = False
 ) -> grpc.Channel:
     """Return a channel to ``address`` (``host:port``); it connects with its first call.
 
     Each of its calls carries the token, if one is given. With ``keepalive``, which is for servers
-    of ours, calls end when the server does not answer pings.
+    of ours, calls end when the server does not answer pings. It speaks TLS if the task there is
+    known to do so; ``plain`` is for servers that never do.
     """
     options = (*CHANNEL_OPTIONS, *KEEPALIVE) if keepalive else CHANNEL_OPTIONS
-    channel = grpc.insecure_channel(dialled(address), options=options)
+    root = None if plain else _context.root_for(address)
+    if root is None:
+        channel = grpc.insecure_channel(dialled(address), options=options)
+    else:
+        credentials = grpc.ssl_channel_credentials(root.encode())
+        channel = grpc.secure_channel(dialled(address), credentials, options=options)
     return channel if token is None else grpc.intercept_channel(channel, _TokenCarrier(token))
 
 

@@ -16,6 +16,7 @@ from ._config import ClusterConfig
 from ._context import Token
 from ._exit import forget, stop_at_exit
 from ._faults import Faults
+from ._launchers import check_launcher
 from ._lives import end_all, wait_all_ready
 from ._net import lay_links
 from ._observer import observer
@@ -74,9 +75,11 @@ class LocalCluster(Faults):
         self.start_seconds: float | None = None
         self.stop_seconds: float | None = None
         self.log_dir = None if log_dir is None else Path(log_dir)
+        check_launcher(self.config)
         self._runtimes = find_runtimes(self.config)
         self._token = Token(secrets.token_hex(16))
         self._spec: ClusterSpec | None = None
+        self._root: str | None = None  # by what its tasks are known, if they speak TLS
         self._open: ExitStack | None = None
         self._owner = os.getpid()
         self._chaos: list[Chaos] = []  # for reports
@@ -137,7 +140,7 @@ class LocalCluster(Faults):
             undo.callback(self._held.give_back)
             undo.callback(setattr, self, "_open", None)
             watcher = observer()
-            self._spec, places, links = _setup.lease_places(
+            self._spec, self._root, places, links = _setup.lease_places(
                 self.config, self._runtimes, self._token, undo
             )
             if self.log_dir is None and watcher is not None:
@@ -287,7 +290,7 @@ class LocalCluster(Faults):
         """
         self._check_running("tell how to join")
         if task is None:
-            return _setup.client_environment(self.spec, self._token)
+            return _setup.client_environment(self.spec, self._token, root=self._root)
         return dict(self._find(task)._life.place.assignment.context.env)
 
     def __repr__(self) -> str:

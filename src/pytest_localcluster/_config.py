@@ -17,7 +17,7 @@ __all__ = ["LAUNCHERS", "RUNTIMES", "ClusterConfig"]
 RUNTIMES = ("native", "tensorflow")
 """The short names that ``runtime=`` takes; each is a module in ``_runtimes``."""
 
-LAUNCHERS = ("process", "thread")
+LAUNCHERS = ("process", "thread", "ray")
 """The short names that ``launcher=`` takes; each is a module in ``_launch``."""
 
 
@@ -41,9 +41,9 @@ class ClusterConfig:
         ps_config: a ConfigProto for every ps.
         runtime: what a task serves: ``"native"``, ``"tensorflow"``, a runtime, or a mapping from
             job to any of these.
-        launcher: where a task runs: ``"process"``, ``"thread"``, or a launcher.
+        launcher: where a task runs: ``"process"``, ``"thread"``, ``"ray"``, or a launcher.
         start_timeout: seconds until all tasks must be ready; None is the runtime's own default, and
-            at least 60 with ``preload``.
+            at least 60 with ``preload``, or on other machines.
         stop_timeout: seconds after which nothing of the cluster may be left.
         env: environment variables for the tasks: a mapping, or a function of the Task that
             returns one.
@@ -99,6 +99,12 @@ class ClusterConfig:
                 )
         if not isinstance(self.links, bool):
             raise SpecError(f"links={self.links!r} says nothing", remedy="use True or False")
+        if self.links and self.is_networked():
+            raise SpecError(
+                "links=True cannot be had where tasks are on other machines: links are relays on "
+                "this one",
+                remedy="use launcher='process', or cut the network between the machines",
+            )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -149,6 +155,10 @@ class ClusterConfig:
     def tasks(self) -> list[Task]:
         """Return every task, in the order of :meth:`counts`."""
         return [Task(job, index) for job, count in self.counts().items() for index in range(count)]
+
+    def is_networked(self) -> bool:
+        """Tell whether calls to its tasks leave this machine."""
+        return self.launcher == "ray" or bool(getattr(self.launcher, "networked", False))
 
     def environment(self, task: Task) -> dict[str, str]:
         """Return what ``env`` asks for ``task``."""

@@ -1,4 +1,4 @@
-"""Who this code is running as: the current task, and the tokens of targets it may dial."""
+"""Who this code is running as: the current task, and what it has for the targets it may dial."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PAST_LINKS_VARIABLE",
+    "ROOT_VARIABLE",
     "TOKEN_VARIABLE",
     "TaskContext",
     "Token",
     "address_of",
     "become",
     "current_task",
+    "forget_root",
     "forget_token",
+    "register_root",
     "register_token",
+    "root_for",
     "running_as",
     "stay_as",
     "token_for",
@@ -31,6 +35,9 @@ __all__ = [
 
 TOKEN_VARIABLE = "PYTEST_LOCALCLUSTER_TOKEN"
 """Carries a cluster's token to its tasks and to subprocesses started with ``cluster.environ()``."""
+
+ROOT_VARIABLE = "PYTEST_LOCALCLUSTER_ROOT_CERTIFICATE"
+"""Carries, beside the token, by what tasks that speak TLS are known: a certificate in PEM."""
 
 PAST_LINKS_VARIABLE = "PYTEST_LOCALCLUSTER_PAST_LINKS"
 """Carries the tasks' own addresses, which a test may give to a task that sees others by links."""
@@ -66,6 +73,7 @@ class TaskContext:
 _process_context: TaskContext | None = None
 _context: ContextVar[TaskContext | None] = ContextVar("pytest_localcluster_task", default=None)
 _tokens: dict[str, str] = {}
+_roots: dict[str, str] = {}
 
 
 def current_task() -> TaskContext:
@@ -133,12 +141,35 @@ def token_for(target: str) -> str | None:
     address = address_of(target)
     if address in _tokens:
         return _tokens[address]
+    return _given(TOKEN_VARIABLE, address)
+
+
+def register_root(address: str, root: str) -> None:
+    """Let this process dial ``address``, whose task is vouched for by ``root``, over TLS."""
+    _roots[address] = root
+
+
+def forget_root(address: str) -> None:
+    """Take back what :func:`register_root` did."""
+    _roots.pop(address, None)
+
+
+def root_for(address: str) -> str | None:
+    """Return by what the task at ``address`` is known, in PEM; None if it does not speak TLS.
+
+    It is known where the token is: see :func:`token_for`.
+    """
+    return _roots.get(address) or _given(ROOT_VARIABLE, address)
+
+
+def _given(variable: str, address: str) -> str | None:
+    """Return what the environment has for the cluster that it tells of, if that has ``address``."""
     context = _context.get() or _process_context
     env: Mapping[str, str] = os.environ if context is None else context.env
-    token, tf_config = env.get(TOKEN_VARIABLE), env.get("TF_CONFIG")
-    if token is None or tf_config is None:
+    value, tf_config = env.get(variable), env.get("TF_CONFIG")
+    if value is None or tf_config is None:
         return None
     spec = ClusterSpec.from_tf_config(tf_config)
     known = any(address in addresses for addresses in spec.as_dict().values())
     known = known or address in env.get(PAST_LINKS_VARIABLE, "").split(",")
-    return token if known else None
+    return value if known else None

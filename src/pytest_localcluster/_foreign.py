@@ -143,6 +143,7 @@ class Elsewhere:
     """What a task's life holds of its process and its port: nothing but where it serves."""
 
     exitcode = None
+    elsewhere = False
     program = ""
     busy = False
 

@@ -1,29 +1,86 @@
-"""Which launcher starts the tasks of a runtime, and how it gets ready before there are any."""
+"""Which launcher starts the tasks of a runtime, and where each of them will serve.
+
+A launcher of this machine takes any port that is free here. One that has other machines reserves a
+berth on one of them for each task: see :class:`~pytest_localcluster._launch.Spreading`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from . import _coverage, _moments
-from ._launch import Launcher, find_launcher
+from . import _coverage, _moments, _ports
+from ._launch import Berth, Launcher, Needs, Spreading, find_launcher
 from ._observer import observer
 from ._runtimes import Runtime, find_runtimes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import ExitStack
+
     from ._config import ClusterConfig
 
-__all__ = ["launcher_for", "prepare"]
+__all__ = ["check_launcher", "find_berths", "launcher_for", "prepare"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 
 def launcher_for(config: ClusterConfig, runtime: Runtime) -> Launcher:
     """Return what starts the tasks that ``runtime`` serves in a cluster of ``config``."""
-    noting = () if _moments.recorder() is None else runtime.noting
-    preload = dict.fromkeys((*runtime.preload, *noting, *config.preload))
     boot_env = {**runtime.boot_env, **_coverage.environment()}
     watcher = observer()
     # What coverage.py is to measure in one worker is not for the forks of another.
     run = "" if watcher is None or _coverage.VARIABLE in boot_env else watcher.run
-    return find_launcher(config.launcher, tuple(preload), boot_env, run)
+    return find_launcher(config.launcher, _preload(config, runtime), boot_env, run)
+
+
+def _preload(config: ClusterConfig, runtime: Runtime) -> tuple[str, ...]:
+    noting = () if _moments.recorder() is None else runtime.noting
+    return tuple(dict.fromkeys((*runtime.preload, *noting, *config.preload)))
+
+
+def _spreading(config: ClusterConfig) -> Spreading | None:
+    """Return the launcher, if it is one that has other machines."""
+    if not config.is_networked():
+        return None
+    launcher = find_launcher(config.launcher, (), {})
+    return cast("Spreading", launcher) if hasattr(launcher, "reserve") else None
+
+
+def check_launcher(config: ClusterConfig) -> None:
+    """Raise SpecError if what launches the tasks of such a cluster is not installed."""
+    spreading = _spreading(config)
+    if spreading is not None:
+        spreading.check()
+
+
+def find_berths(
+    config: ClusterConfig, runtimes: Mapping[str, Runtime], undo: ExitStack
+) -> tuple[list[Berth], tuple[str, int]]:
+    """Find a place for each task; ``undo`` learns how to give it back.
+
+    Returns:
+        The places, in the order of the tasks; and a host and a port that are free for the workers
+        to meet at.
+    """
+    tasks = config.tasks()
+    spreading = _spreading(config)
+    if spreading is not None and tasks:
+        wanted = []
+        for task in tasks:
+            runtime = runtimes[task.job]
+            wanted.append(Needs(task, _preload(config, runtime), runtime.boot_env))
+        reservation = spreading.reserve(wanted)
+        undo.callback(reservation.release)
+        return list(reservation.berths), reservation.meeting
+    # The last lease is MASTER_PORT, for the collectives that the workers may want to form.
+    leases = _ports.lease_ports(len(tasks) + bool(config.workers))
+    for lease in leases:
+        undo.callback(lease.release)
+    berths = []
+    for task, lease in zip(tasks, leases, strict=False):
+        launcher = launcher_for(config, runtimes[task.job])
+        launcher.prepare()
+        berths.append(Berth(launcher, lease))
+    return berths, ("127.0.0.1", leases[-1].port if leases else 0)
 
 
 def prepare(config: ClusterConfig) -> None:

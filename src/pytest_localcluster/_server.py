@@ -214,9 +214,13 @@ class Server:
         return Result(result, self._life.forgive)
 
     def is_suspended(self) -> bool:
-        """Tell whether the task does nothing until it is resumed, whoever has stopped it."""
-        pid = self.pid
-        stopped = pid is not None and pid != os.getpid() and _held.is_stopped(pid)
+        """Tell whether the task does nothing until it is resumed, whoever has stopped it.
+
+        Of a task on another machine only what was done to it from here is known.
+        """
+        pid, process = self.pid, self._life.process
+        here = pid not in (None, os.getpid()) and not (process and process.elsewhere)
+        stopped = here and pid is not None and _held.is_stopped(pid)
         return self._life.state is State.SUSPENDED or stopped
 
     def unfinished(self, timeout: float | None) -> TimeoutError:

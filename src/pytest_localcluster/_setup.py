@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import _context, _ports
 from ._context import TaskContext
-from ._launch import Launcher, shelter
-from ._launchers import launcher_for
+from ._launch import Launcher, Lease, shelter
+from ._launchers import find_berths
 from ._logs import TaskLog
 from ._proto.config_pb2 import ConfigProto
 from ._proto.server_pb2 import ServerDef
 from ._runtimes import Assignment, Runtime
 from ._spec import ClusterSpec, Task
+from ._tls import Authority
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -52,7 +53,7 @@ class Place(NamedTuple):
     assignment: Assignment
     runtime: Runtime
     launcher: Launcher
-    lease: PortLease
+    lease: Lease
     server_def: bytes
 
 
@@ -61,53 +62,65 @@ def start_seconds(config: ClusterConfig, runtimes: Iterable[Runtime]) -> float:
     if config.start_timeout is not None:
         return config.start_timeout
     longest = max((runtime.start_timeout for runtime in runtimes), default=10.0)
-    # The first start waits for the imports, and what the user preloads may be large.
-    return max(longest, _PRELOAD_SECONDS) if config.preload else longest
+    # The first start waits for the imports: what the user preloads may be large, and all of it new
+    # to a node.
+    patient = config.preload or config.is_networked()
+    return max(longest, _PRELOAD_SECONDS) if patient else longest
 
 
 def lease_places(
     config: ClusterConfig, runtimes: Mapping[str, Runtime], token: str, undo: ExitStack
-) -> tuple[ClusterSpec, list[Place], dict[Pair, PortLease]]:
+) -> tuple[ClusterSpec, str | None, list[Place], dict[Pair, PortLease]]:
     """Lease the ports and tell each task who it is; ``undo`` learns how to take it back.
 
     Returns:
-        The spec; what each task needs; the lease of each link, none if the config asks for none.
+        The spec; by what its tasks are known, None if calls to them do not leave the machine; what
+        each task needs; the lease of each link, none if the config asks for none.
     """
     tasks = config.tasks()
-    # The last lease is MASTER_PORT, for the collectives that the workers may want to form.
-    leases = _ports.lease_ports(len(tasks) + bool(config.workers))
+    berths, meeting = find_berths(config, runtimes, undo)
     addresses: dict[str, list[str]] = {job: [] for job in config.counts()}
-    for lease in leases:
-        undo.callback(lease.release)
-    for task, lease in zip(tasks, leases, strict=False):
+    for task, (_, lease) in zip(tasks, berths, strict=True):
         addresses[task.job].append(lease.address)
         _context.register_token(lease.address, token)
         undo.callback(_context.forget_token, lease.address)
     spec = ClusterSpec(addresses)
+    authority = Authority() if tasks and config.is_networked() else None
+    root = None if authority is None else authority.root
     links = _lease_links(tasks, undo) if config.links else {}
     places = []
-    for task, lease in zip(tasks, leases, strict=False):
+    for task, (launcher, lease) in zip(tasks, berths, strict=True):
         runtime = runtimes[task.job]
         seen = _seen_by(task, spec, links)
-        env = _task_environment(config, seen, task, token, leases[-1].port)
+        client = client_environment(seen, token, task, root=root)
+        env = _task_environment(config, client, task, meeting)
         if links:
-            env[_context.PAST_LINKS_VARIABLE] = ",".join(lease.address for lease in leases)
+            env[_context.PAST_LINKS_VARIABLE] = ",".join(lease.address for _, lease in berths)
         context = TaskContext(task, seen, runtime.target(lease.address), env)
-        launcher = launcher_for(config, runtime)
-        launcher.prepare()
         strangers = tuple(
             job for job, other in runtimes.items() if type(other) is not type(runtime)
         )
+        credentials = None
+        if authority is not None and runtime.speaks_tls:
+            credentials = authority.issue(lease.address)
+            _context.register_root(lease.address, authority.root)
+            undo.callback(_context.forget_root, lease.address)
         places.append(
             Place(
-                Assignment(context, server_def(config, seen, task), token, strangers),
+                Assignment(
+                    context,
+                    server_def(config, seen, task),
+                    token,
+                    strangers,
+                    credentials=credentials,
+                ),
                 runtime,
                 launcher,
                 lease,
                 server_def(config, spec, task),
             )
         )
-    return spec, places, links
+    return spec, root, places, links
 
 
 def _lease_links(tasks: list[Task], undo: ExitStack) -> dict[Pair, PortLease]:
@@ -151,24 +164,27 @@ def open_logs(tasks: list[Task], directory: Path | None, undo: ExitStack) -> lis
     return logs
 
 
-def client_environment(spec: ClusterSpec, token: str, task: Task | None = None) -> dict[str, str]:
+def client_environment(
+    spec: ClusterSpec, token: str, task: Task | None = None, *, root: str | None = None
+) -> dict[str, str]:
     """Return what lets a process dial the tasks of a cluster, as ``task`` if it is one of them."""
-    return {"TF_CONFIG": spec.tf_config(task), _context.TOKEN_VARIABLE: token}
+    env = {"TF_CONFIG": spec.tf_config(task), _context.TOKEN_VARIABLE: token}
+    return env if root is None else env | {_context.ROOT_VARIABLE: root}
 
 
 def _task_environment(
-    config: ClusterConfig, spec: ClusterSpec, task: Task, token: str, master_port: int
+    config: ClusterConfig, client: dict[str, str], task: Task, meeting: tuple[str, int]
 ) -> dict[str, str]:
-    """Return what the cluster, and then the config, add to a task's environment."""
-    env = client_environment(spec, token, task)
+    """Return what a task needs as a client, and what the cluster, and then the config, add."""
+    env = dict(client)
     if task.job == "worker":
         env |= {
             "RANK": str(task.index),
             "LOCAL_RANK": str(task.index),
             "WORLD_SIZE": str(config.workers),
             "LOCAL_WORLD_SIZE": str(config.workers),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(master_port),
+            "MASTER_ADDR": meeting[0],
+            "MASTER_PORT": str(meeting[1]),
         }
     return env | config.environment(task)
 

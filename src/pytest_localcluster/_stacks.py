@@ -10,7 +10,6 @@ from . import _held
 from ._clock import Deadline
 from ._launch.reports import with_source
 from ._launch.wire import DUMP_SIGNAL
-from ._life import State
 from ._logs import settle
 from .errors import ClusterError
 
@@ -43,14 +42,14 @@ def task_stacks(servers: Sequence[Server]) -> Iterator[tuple[Server, str]]:
 
 def _ask(server: Server) -> int | str:
     """Tell a task to write its stacks; return the mark in its log, or why there will be none."""
-    process, state = server._life.process, server._life.state
+    process = server._life.process
     if process is None or process.exitcode is not None:
         return "it is not running"
     if process.pid is None:
         return "it has not been forked yet: what is to be imported before is not imported"
-    if process.pid == os.getpid():
+    if process.pid == os.getpid() and not process.elsewhere:
         return "it is a thread of the test process, and among the stacks of that"
-    if state is State.SUSPENDED or _held.is_stopped(process.pid):
+    if server.is_suspended():
         return "it is suspended, and cannot say where it is: resume() it first"
     if process.program:
         return f"it is no Python, which was not asked: {process.program}"

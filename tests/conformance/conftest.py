@@ -42,16 +42,26 @@ def make_runtime(name: str) -> Any:
     if name == "servicers":
         return ServicerRuntime(dict.fromkeys(JOBS, add_nothing))
     if name == "command":
-        command = (sys.executable, "-S", Path(__file__).with_name("program.py"), "{port}")
+        program = Path(__file__).with_name("program.py")
+        command = (sys.executable, "-S", program, "{host}", "{port}")
         return CommandRuntime(dict.fromkeys(JOBS, command))
     if name == "tensorflow":
-        return TensorFlowRuntime(coordinators=())  # every task is to listen, also the chief
+        # Every task is to listen, also the chief; and nobody else is on the tests' network.
+        return TensorFlowRuntime(coordinators=(), insecure=True)
     return find_runtime(name)
 
 
-@pytest.fixture(params=["process", "thread"])
+# A start has actors and imports to wait for, which on a busy machine takes its time.
+RAY = pytest.param("ray", marks=[pytest.mark.needs("ray"), pytest.mark.timeout(400)])
+PROCESSES = ["process", RAY]
+"""The launchers whose tasks are processes."""
+
+
+@pytest.fixture(params=["process", "thread", RAY])
 def launcher(request: pytest.FixtureRequest) -> str:
     name: str = request.param
+    if name == "ray":
+        request.getfixturevalue("ray_cluster")
     return name
 
 
@@ -83,6 +93,8 @@ def make_cluster(launcher: str, runtime: str) -> Iterator[MakeCluster]:
     with ExitStack() as running:
 
         def make(**fields: Any) -> LocalCluster:
+            if launcher == "ray":
+                fields = {"start_timeout": 180, **fields}
             cluster = LocalCluster(launcher=launcher, runtime=make_runtime(runtime), **fields)
             return running.enter_context(cluster)
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from pytest_localcluster import LocalCluster, ServerExited, UnsupportedError
-from tests.conformance.conftest import works
+from tests.conformance.conftest import PROCESSES, works
 
 
 @pytest.mark.parametrize("launcher", ["thread"], indirect=True)
@@ -23,7 +23,7 @@ class TestThreads:
         assert works(cluster.ps[0])
 
 
-@pytest.mark.parametrize("launcher", ["process"], indirect=True)
+@pytest.mark.parametrize("launcher", PROCESSES, indirect=True)
 class TestProcesses:
     def test_after_a_kill_it_is_dead_at_once(self, cluster: LocalCluster) -> None:
         ps = cluster.ps[0]

@@ -16,6 +16,13 @@ from tests.reach import listens
 BRIEFLY = 0.4
 
 
+@pytest.fixture(autouse=True)
+def has_links(launcher: str) -> None:
+    """Skip where there can be none."""
+    if launcher == "ray":
+        pytest.skip("links are relays on this machine; tests/ray cuts the network between nodes")
+
+
 @pytest.fixture
 def cluster(make_cluster: MakeCluster) -> LocalCluster:
     return make_cluster(workers=2, ps=1, links=True)

@@ -23,7 +23,7 @@ from pytest_localcluster import (
     Task,
     current_task,
 )
-from tests.conformance.conftest import MakeCluster
+from tests.conformance.conftest import PROCESSES, MakeCluster
 
 
 @dataclass
@@ -85,7 +85,7 @@ def test_functions_run_in_order_one_at_a_time(cluster: LocalCluster) -> None:
 def test_a_raise_comes_back_as_itself(cluster: LocalCluster, launcher: str) -> None:
     with pytest.raises(Refusal, match="not today") as caught:
         cluster.workers[0].run(refuse, "not today")
-    if launcher == "process":
+    if launcher != "thread":
         assert "raise Refusal(text)" in str(caught.value.__cause__)
         assert cluster.workers[0].log.text().endswith("about to refuse\n")
     with pytest.raises(Refusal) as caught:
@@ -123,7 +123,7 @@ def test_a_function_may_use_the_cluster(cluster: LocalCluster) -> None:
     assert cluster.run(shape, np.zeros((2, 3))) == [(2, 3), (2, 3)]
 
 
-@pytest.mark.parametrize("launcher", ["process"], indirect=True)
+@pytest.mark.parametrize("launcher", PROCESSES, indirect=True)
 class TestProcesses:
     def test_a_death_while_it_runs(self, cluster: LocalCluster) -> None:
         worker = cluster.workers[0]

@@ -11,10 +11,14 @@ from .checks import OK, PROBLEM, WARNING, Check, Look
 
 __all__ = ["LOOKS"]
 
-_ALSO = ("torch", "jax", "ray", "pytest-timeout", "pytest-cov", "pytest-asyncio")
+_ALSO = ("torch", "jax", "pytest-timeout", "pytest-cov", "pytest-asyncio")
 """What clusters get along with, and need not."""
 
-_FOR = {"tensorflow": "runtime='tensorflow'", "cli": "tables on a terminal"}
+_FOR = {
+    "tensorflow": "runtime='tensorflow'",
+    "ray": "launcher='ray'",
+    "cli": "tables on a terminal",
+}
 """The extras that are for users."""
 
 _PROXIES = ("http_proxy", "grpc_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")

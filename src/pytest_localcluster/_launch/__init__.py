@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
 
     from .._clock import Deadline
@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from .._spec import Task
     from ..errors import StartTimeout
 
-__all__ = ["Entry", "Launcher", "Process", "Serving", "Terminal", "find_launcher"]
+__all__ = [
+    "Berth",
+    "Entry",
+    "Launcher",
+    "Lease",
+    "Needs",
+    "Process",
+    "Reservation",
+    "Serving",
+    "Spreading",
+    "Terminal",
+    "find_launcher",
+]
 
 
 class Serving(Protocol):
@@ -81,6 +93,10 @@ class Process(Protocol):
     @property
     def exitcode(self) -> int | None:
         """None while it runs; afterwards as in :mod:`subprocess`, negative for a signal."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is on another machine, where its pid says nothing here."""
 
     def news(self) -> list[int]:
         """Return descriptors that become readable when it comes up or ends; none if it has none."""
@@ -164,6 +180,79 @@ class Launcher(Protocol):
 
     def close(self) -> None:
         """End all that the launcher itself runs. Idempotent."""
+
+
+class Lease(Protocol):
+    """A port that is kept for one task, through all its starts: a PortLease, or one elsewhere."""
+
+    @property
+    def address(self) -> str:
+        """Where the task serves, ``host:port``, as others dial it."""
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What holds the port in this process, if anything does."""
+
+    def hand_over(self) -> None:
+        """Make way for the server, which is about to bind the port."""
+
+    def take_back(self) -> None:
+        """Keep the port again, now that the server is gone."""
+
+    def release(self) -> None:
+        """Give the port back. Idempotent."""
+
+
+class Berth(NamedTuple):
+    """Where one task will be, through all its starts: what starts it there, and its address."""
+
+    launcher: Launcher
+    lease: Lease
+
+
+class Needs(NamedTuple):
+    """What one task needs wherever it will be.
+
+    Attributes:
+        task: which task it is.
+        preload: the modules to import once, before it is started.
+        boot_env: what the process that imports them has in its environment, and no task.
+    """
+
+    task: Task
+    preload: tuple[str, ...]
+    boot_env: Mapping[str, str]
+
+
+class Reservation(Protocol):
+    """Berths that are reserved for the tasks of one cluster.
+
+    Attributes:
+        berths: one for each task, in order.
+        meeting: a host and a port that the tasks may meet at, on the first one's machine.
+    """
+
+    berths: Sequence[Berth]
+    meeting: tuple[str, int]
+
+    def release(self) -> None:
+        """Give all of it back. Idempotent."""
+
+
+class Spreading(Protocol):
+    """A launcher that has other machines than this one, and chooses one for each task.
+
+    Attributes:
+        networked: whether calls to its tasks leave the machine, so that they are to speak TLS.
+    """
+
+    networked: bool
+
+    def check(self) -> None:
+        """Raise SpecError if what it needs is not installed."""
+
+    def reserve(self, wanted: Sequence[Needs]) -> Reservation:
+        """Find a place for each task of a cluster."""
 
 
 def find_launcher(

@@ -40,6 +40,8 @@ _LAST_WAIT = 1.0
 class ChildProcess:
     """One task in a process of its own."""
 
+    elsewhere = False
+
     def __init__(
         self,
         launcher: ProcessLauncher,

@@ -121,32 +121,45 @@ class ProcessLauncher:
             )
         )
         number = next(self._numbers)
+        try:
+            control, status = self.fork(number, payload, log.open(), entry.deadline)
+        except TimeoutError:
+            # It is still importing, and its socket is full of requests.
+            last = self.said().rstrip().rpartition("\n")[2]
+            stacks = self.dump_stacks()
+            self.abandon()
+            raise reports.start_timeout(
+                entry.context,
+                None,
+                entry.deadline.seconds or 0.0,
+                last,
+                reports.with_source(stacks),
+            ) from None
+        return ChildProcess(self, number, entry, log, control, status, filters)
+
+    def fork(
+        self, number: int, payload: bytes, output: int, deadline: Deadline
+    ) -> tuple[socket.socket, int]:
+        """Have a task forked that writes to the descriptor ``output``, which is closed here.
+
+        Returns:
+            Its control socket and its status pipe.
+
+        Raises:
+            TimeoutError: the forkserver took no request by the deadline.
+        """
         with ExitStack() as failed, ExitStack() as sent:
+            sent.callback(os.close, output)
             ours, theirs = socket.socketpair()
             failed.callback(ours.close)
             sent.callback(theirs.close)
             status, status_end = os.pipe()
             failed.callback(os.close, status)
             sent.callback(os.close, status_end)
-            output = log.open()
-            sent.callback(os.close, output)
             fds = [theirs.fileno(), output, status_end]
-            try:
-                self.request(LAUNCH, (number, payload), fds, deadline=entry.deadline)
-            except TimeoutError:
-                # It is still importing, and its socket is full of requests.
-                last = self.said().rstrip().rpartition("\n")[2]
-                stacks = self.dump_stacks()
-                self.abandon()
-                raise reports.start_timeout(
-                    entry.context,
-                    None,
-                    entry.deadline.seconds or 0.0,
-                    last,
-                    reports.with_source(stacks),
-                ) from None
+            self.request(LAUNCH, (number, payload), fds, deadline=deadline)
             failed.pop_all()
-        return ChildProcess(self, number, entry, log, ours, status, filters)
+        return ours, status
 
     def keep(self, number: int | None, fds: Sequence[int]) -> Path:
         """Have a task outlive us, or ports be held; return the folder, yet to be made, for them."""

@@ -59,6 +59,8 @@ def launcher(preload: tuple[str, ...], boot_env: Mapping[str, str], run: str) ->
 class _ThreadProcess:
     """One task in a thread of its own, which runs the functions that it is sent."""
 
+    elsewhere = False
+
     def __init__(self, entry: Entry, log: TaskLog) -> None:
         self.pid = os.getpid()
         self.program = ""

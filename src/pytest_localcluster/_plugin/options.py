@@ -81,7 +81,7 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("localcluster", "clusters for tests (pytest-localcluster)")
     for name, metavar, text in (
         ("cluster-runtime", "NAME", "what a task serves, unless a marker says more: native"),
-        ("cluster-launcher", "NAME", "where a task runs: process (the default) or thread"),
+        ("cluster-launcher", "NAME", "where a task runs: process (the default), thread or ray"),
         ("cluster-start-timeout", "SECONDS", "how long a cluster may take to start"),
         ("cluster-logs", "failed|all|none", "whose reports show the tasks' logs (default: failed)"),
         ("cluster-log-dir", "DIR", "keep every task's log there, in a folder for each test"),

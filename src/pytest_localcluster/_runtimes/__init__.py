@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._context import TaskContext
     from .._logs import TaskLog
     from .._spec import Task
+    from .._tls import Credentials
 
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 __all__ = [
@@ -55,6 +56,7 @@ class Assignment:
         token: what every call to a task of this cluster must carry.
         strangers: the jobs that runtimes of another kind serve.
         record: the file for what the task notes of what it does; "" if nobody wants to know.
+        credentials: what it is to speak TLS with; None where calls do not leave the machine.
     """
 
     context: TaskContext
@@ -62,6 +64,7 @@ class Assignment:
     token: str = field(repr=False)
     strangers: tuple[str, ...] = ()
     record: str = ""
+    credentials: Credentials | None = None
 
 
 class Serving(Protocol):
@@ -106,6 +109,7 @@ class Runtime:
         forks_ahead: whether tasks are so dear to fork that some are kept in store: once a cluster
             is up, as many processes as it has tasks wait for the next one.
         resets_in_place: whether :meth:`Serving.reset` does it; otherwise a task is restarted.
+        speaks_tls: whether its servers do so when they are given credentials.
         instead_of_session: what to use where no Session can dial these tasks; empty where one can.
     """
 
@@ -115,6 +119,7 @@ class Runtime:
     start_timeout: ClassVar[float] = 10.0
     forks_ahead: bool = False
     resets_in_place: bool = False
+    speaks_tls: bool = False
     instead_of_session: str = ""
 
     def check(self, config: ClusterConfig, jobs: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""A gRPC server on the loopback interface: its options, its address, the token that it asks for."""
+"""A gRPC server of a task: its options, its address, its TLS, the token that it asks for."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..errors import PortError
 
 if TYPE_CHECKING:
     from .._spec import Task
+    from .._tls import Credentials
     from ._threads import Threads
 
 __all__ = [
@@ -46,15 +47,21 @@ def make_server(threads: Threads, interceptors: Sequence[grpc.ServerInterceptor]
     return grpc.server(threads, interceptors=interceptors, options=_OPTIONS)
 
 
-def start_server(server: grpc.Server, task: Task, address: str) -> None:
-    """Have ``server`` listen at ``address`` and start it.
+def start_server(
+    server: grpc.Server, task: Task, address: str, credentials: Credentials | None = None
+) -> None:
+    """Have ``server`` listen at ``address``, with TLS if it has credentials, and start it.
 
     Raises:
         PortError: the address is taken.
     """
     try:
         for binding in _bindings(address):
-            server.add_insecure_port(binding)
+            if credentials is None:
+                server.add_insecure_port(binding)
+            else:
+                pair = credentials.key, credentials.certificate
+                server.add_secure_port(binding, grpc.ssl_server_credentials([pair]))
     except RuntimeError as error:
         raise PortError(
             f"{task} cannot serve: its port is taken",

@@ -72,6 +72,7 @@ class NativeRuntime(Runtime):
         f"{_PACKAGE}._runtimes.native.scribe",
     )
     resets_in_place = True
+    speaks_tls = True
 
     def check(self, config: ClusterConfig, jobs: Collection[str]) -> None:
         """Raise SpecError if a task's config asks for what cannot be."""

@@ -91,7 +91,7 @@ class NativeServer:
         self._master = master(
             task, spec, config, self._worker, self._peers, self._steps, self._threads
         )
-        self._server = self._start(assignment.token)
+        self._server = self._start(assignment)
         _serving.add(self)
         if _held.owner() is not None:  # not in a process of its own, with which everything ends
             _held.hold(
@@ -101,15 +101,16 @@ class NativeServer:
                 remedy="have the operation end, or use launcher='process', which can kill it",
             )
 
-    def _start(self, token: str) -> grpc.Server:
-        server = make_server(self._threads, [TokenInterceptor(token, self._address, _REMEDY)])
+    def _start(self, given: Assignment) -> grpc.Server:
+        asking = TokenInterceptor(given.token, self._address, _REMEDY)
+        server = make_server(self._threads, [asking])
         answers = Answers(server)
         self._conversations = answers.conversations
         add_MasterServiceServicer_to_server(self._master, answers)  # type: ignore[no-untyped-call]
         add_WorkerServiceServicer_to_server(self._worker, answers)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), answers)
         try:
-            start_server(server, self._task, self._address)
+            start_server(server, self._task, self._address, given.credentials)
         except PortError:
             discard_server(server, self._threads)
             if self._site.scribe is not None:

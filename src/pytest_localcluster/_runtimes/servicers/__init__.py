@@ -51,7 +51,8 @@ class ServicerRuntime(Runtime):
     Args:
         adders: the function, or a list of functions, for each job; jobs can be given by keyword.
         health: serve the standard health service too, unless a function registers one.
-        token: refuse calls without the cluster's token, except health checks.
+        token: refuse calls without the cluster's token, except health checks. Where calls leave the
+            machine that is so anyway.
         jobs: more of ``adders``.
 
     Raises:
@@ -59,6 +60,7 @@ class ServicerRuntime(Runtime):
     """
 
     preload: ClassVar[tuple[str, ...]] = _PRELOAD
+    speaks_tls = True
     instead_of_session = (
         "call its services: over server.channel(), or grpc.insecure_channel(server.target)"
     )
@@ -121,7 +123,7 @@ class ServicerRuntime(Runtime):
                     f"ServicerRuntime serves job {job!r}",
                     remedy="hand your functions what they need to know, or use env=",
                 )
-            if config.launcher == "process":
+            if config.launcher == "process" or config.is_networked():
                 self._check_pickles(job)
 
     def _check_pickles(self, job: str) -> None:

@@ -61,14 +61,15 @@ class ServicerServer:
         self._threads = Pool(context, self._address)
         self._calls = Calls(context)
         asking = TokenInterceptor(assignment.token, self._address, _REMEDY)
-        self._server = make_server(self._threads, [asking, self._calls] if token else [self._calls])
+        asks = token or assignment.credentials is not None  # a network has others on it
+        self._server = make_server(self._threads, [asking, self._calls] if asks else [self._calls])
         try:
             registry = Registry(self._server, self._task, self._address)
             for adder in adders:
                 call_adder(adder, registry, context)
             if health and HEALTH not in registry.services:
                 _add_health(registry)
-            start_server(self._server, self._task, self._address)
+            start_server(self._server, self._task, self._address, assignment.credentials)
         except BaseException:
             discard_server(self._server, self._threads)
             raise

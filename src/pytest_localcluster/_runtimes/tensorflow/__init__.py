@@ -40,6 +40,8 @@ class TensorFlowRuntime(Runtime):
     Args:
         gpus: whether tasks see GPUs. They are hidden otherwise (``CUDA_VISIBLE_DEVICES=-1``), but
             from tasks for which ``env`` of the cluster sets that variable.
+        insecure: whether tasks may be on other machines, where nothing keeps strangers from calling
+            a TensorFlow server: it knows neither tokens nor TLS, and does as it is told.
         coordinators: the jobs whose tasks run no server of ours, since TensorFlow starts one there
             by itself, at the task's address, once a strategy connects: the coordinator of a
             ParameterServerStrategy, or workers of a MultiWorkerMirroredStrategy.
@@ -50,6 +52,7 @@ class TensorFlowRuntime(Runtime):
 
     gpus: bool = False
     coordinators: Iterable[str] = ("chief",)
+    insecure: bool = False
 
     preload: ClassVar[tuple[str, ...]] = (
         "tensorflow",
@@ -67,8 +70,10 @@ class TensorFlowRuntime(Runtime):
     instead_of_session = "open a tf.compat.v1.Session(server.target), and read variables there"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.gpus, bool):
-            raise SpecError(f"gpus is True or False, not {self.gpus!r}")
+        for option in ("gpus", "insecure"):
+            value = getattr(self, option)
+            if not isinstance(value, bool):
+                raise SpecError(f"{option} is True or False, not {value!r}")
         given = self.coordinators
         names = tuple(given) if _is_list(given) else (None,)
         if not all(isinstance(name, str) for name in names):
@@ -85,6 +90,13 @@ class TensorFlowRuntime(Runtime):
                 "runtime='tensorflow' cannot be had with launcher='thread': "
                 "a TensorFlow server ends only with its process",
                 remedy="use launcher='process'",
+            )
+        if config.is_networked() and not self.insecure:
+            raise SpecError(
+                "runtime='tensorflow' on other machines is open to whoever is on their network: "
+                "a TensorFlow server asks for no token, and speaks no TLS",
+                remedy="where only you are on that network, say so: "
+                "runtime=TensorFlowRuntime(insecure=True); the native runtime speaks TLS",
             )
         if find_spec("tensorflow") is None:
             raise SpecError(

@@ -26,7 +26,7 @@ _NOBODY = ServerDef(job_name="/job:nobody").SerializeToString()
 
 def end_sessions(address: str) -> None:
     """End all sessions of a server's master, and their steps; nothing happens if it is gone."""
-    with contextlib.suppress(grpc.RpcError), open_channel(address) as channel:
+    with contextlib.suppress(grpc.RpcError), open_channel(address, plain=True) as channel:
         channel.unary_unary("/tensorflow.MasterService/Reset")(_NOBODY, timeout=_PATIENCE)
 
 
@@ -36,5 +36,5 @@ def clear(address: str) -> None:
     Raises:
         grpc.RpcError: it could not be asked.
     """
-    with open_channel(address) as channel:
+    with open_channel(address, plain=True) as channel:
         channel.unary_unary("/tensorflow.WorkerService/CleanupAll")(b"")
