@@ -11,7 +11,6 @@ import os
 import pickle
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,7 +27,7 @@ from .._warned import Filters
 from ..errors import ClusterError
 from . import reports, shelter
 from .handle import ChildProcess
-from .surroundings import ENVIRONMENT, surroundings
+from .surroundings import ENVIRONMENT, surroundings, working_directory
 from .wire import AHEAD, DONE, DUMP_SIGNAL, END, KEEP, LAUNCH, PING, REQUEST, readable, send_all
 
 if TYPE_CHECKING:
@@ -105,15 +104,11 @@ class ProcessLauncher:
 
     def launch(self, entry: Entry, log: TaskLog) -> ChildProcess:
         """Ask for a task; it is forked while this process goes on."""
-        try:
-            directory: str | None = str(Path.cwd())
-        except FileNotFoundError:
-            directory = None
         environ, filters = {**os.environ, **entry.context.env}, Filters()
         payload = pickle.dumps(
             (
                 environ,
-                directory,
+                working_directory(),
                 sys.path,
                 _pickling.dumps((entry.serve, entry.context)),
                 filters.news(),
@@ -227,10 +222,13 @@ class ProcessLauncher:
         # Unlinked from the start, so that no end of this process can leave it behind.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # _close() closes it
         with theirs:
-            environ = {**ENVIRONMENT, **self.boot_env}
-            self._server = shelter.share_guard(
-                self.run, theirs, self.preload, output=self._output, environ=environ
-            ) or shelter.start_guard(theirs, self.preload, output=self._output, environ=environ)
+            self._server = shelter.start_guard(
+                theirs,
+                self.preload,
+                output=self._output,
+                environ={**ENVIRONMENT, **self.boot_env},
+                run=self.run,
+            )
 
     def said(self, since: int = 0) -> str:
         """Return what the forkserver printed: what it imports, and what went wrong with that."""
@@ -292,14 +290,8 @@ class ProcessLauncher:
         self._control.close()
         if self._keeps and heard:
             self._server.returncode = 0  # it lives on, and is not ours to wait for
-        try:
-            self._server.wait(2.0)
-        except subprocess.TimeoutExpired:
-            self._server.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self._server.wait(2.0)
+        shelter.bury(self._server)
         self._output.close()
-        self._server.close()
         self._server = self._control = None
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Guard",
+    "bury",
     "dismiss",
     "kept_folder",
     "new_folder",
-    "share_guard",
     "shutdown",
     "start_guard",
 ]
@@ -123,36 +124,42 @@ def start_guard(
     control: socket.socket | None = None,
     preload: tuple[str, ...] = (),
     *,
-    output: IO[bytes] | int = subprocess.DEVNULL,
+    output: IO[bytes] | None = None,
     environ: Mapping[str, str] | None = None,
+    run: str = "",
 ) -> Guard:
-    """Start a guard, with a forkserver if it is given that one's ``control`` socket."""
+    """Start a guard, with a forkserver if it is given that one's ``control`` socket.
+
+    If that can be, it is forked from what a whole ``run`` imports once.
+    """
     with _lock:
         shelter = _own()
-        fds = [] if control is None else [control.fileno()]
-        options = {
-            "path": _paths(),
-            "owner": shelter.owner,
-            "folder": str(shelter.path),
-            "control": None if control is None else control.fileno(),
-            "preload": preload,
-        }
-        guard = _execute(_command("guard", options), fds, output, environ)
+        guard = None
+        if run and control is not None and output is not None:
+            guard = _shared_guard(shelter, run, control, preload, output.fileno(), environ or {})
+        if guard is None:
+            options = {
+                "path": _paths(),
+                "owner": shelter.owner,
+                "folder": str(shelter.path),
+                "control": None if control is None else control.fileno(),
+                "preload": preload,
+            }
+            fds = [] if control is None else [control.fileno()]
+            to = subprocess.DEVNULL if output is None else output
+            guard = _execute(_command("guard", options), fds, to, environ)
         shelter.guards.append(guard)
         return guard
 
 
-def share_guard(
+def _shared_guard(
+    shelter: _Shelter,
     run: str,
     control: socket.socket,
     preload: tuple[str, ...],
-    *,
-    output: IO[bytes],
+    output: int,
     environ: Mapping[str, str],
 ) -> Guard | None:
-    """Have a guard forked from what a whole ``run`` imports once; None if that cannot be."""
-    if not run:
-        return None
     from . import shared
 
     if not shared.AVAILABLE:
@@ -165,16 +172,11 @@ def share_guard(
             fds = [listener.fileno(), starter]
             shelter.hubs.append(_execute(command, fds, printed, environ))
 
-    with _lock:
-        shelter = _own()
-        folder = str(shelter.path)
-        paths, variables = surroundings()
-        parts = (run, _command("hub", {}), preload, paths, sorted({**variables, **environ}.items()))
-        title = _command("guard", {"owner": shelter.owner, "folder": folder})
-        guard = shared.ask_for_guard(parts, title, folder, control, output.fileno(), start_hub)
-        if guard is not None:
-            shelter.guards.append(guard)
-        return guard
+    folder = str(shelter.path)
+    paths, variables = surroundings()
+    parts = (run, _command("hub", {}), preload, paths, sorted({**variables, **environ}.items()))
+    title = _command("guard", {"owner": shelter.owner, "folder": folder})
+    return shared.ask_for_guard(parts, title, folder, control, output, start_hub)
 
 
 def _paths() -> list[str]:
@@ -220,6 +222,17 @@ def dismiss(guard: Guard) -> None:
         shelter.guards.remove(guard)
         if shelter.path.exists() and not shelter.is_guarded():
             shelter.lone = start_guard()
+
+
+def bury(guard: Guard) -> None:
+    """Wait for the end of a guard that was told to, and give back what is held of it."""
+    try:
+        guard.wait(2.0)
+    except subprocess.TimeoutExpired:
+        guard.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            guard.wait(2.0)
+    guard.close()
 
 
 def new_folder() -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ENVIRONMENT", "adopt", "surroundings"]
+__all__ = ["ENVIRONMENT", "adopt", "surroundings", "working_directory"]
 
 ENVIRONMENT = {
     # The threads of BLAS pools do not survive a fork, so none may be made before it.
@@ -44,3 +45,11 @@ def adopt(environ: Mapping[str, str], directory: str | None, path: Sequence[str]
     if directory is not None:
         os.chdir(directory)
     sys.path[:] = path
+
+
+def working_directory() -> str | None:
+    """Return the working directory; None if it is not there any more."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return None
