@@ -12,6 +12,7 @@ import pytest
 
 from pytest_localcluster import LocalCluster, ServerExited
 from pytest_localcluster._launch import oom
+from pytest_localcluster._launch.handle import ChildProcess
 
 
 def crash(number: int) -> None:
@@ -96,3 +97,28 @@ def test_a_thread_has_no_such_end() -> None:
         process = cluster.workers[0]._life.process
         assert process is not None
         assert process.out_of_memory() == ""
+
+
+def test_who_is_restarted_while_somebody_looks_has_not_died_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A chaos restarts what it has killed in a thread of its own, when a test ends as well."""
+    read = ChildProcess.exitcode
+    assert isinstance(read, property)
+    assert read.fget is not None
+    restarts = []
+
+    def read_late(process: ChildProcess) -> int | None:
+        code: int | None = read.fget(process)
+        if code is not None and not restarts:
+            restarts.append(code)
+            worker.restart()
+        return code
+
+    with LocalCluster(workers=1, ps=0) as cluster:
+        (worker,) = cluster.workers
+        worker.kill()
+        monkeypatch.setattr(ChildProcess, "exitcode", property(read_late))
+        assert worker.unexpected_death() is None
+        assert restarts == [-signal.SIGKILL]
+        assert worker.is_alive()

@@ -261,7 +261,13 @@ class Life:
 
     def unexpected_death(self) -> ServerExited | None:
         """Return the report of a death that nobody asked for or was told of, if there was one."""
-        process = self.process
+        while True:
+            process = self.process
+            death = self._unexpected_death_of(process)
+            if self.process is process:  # no other thread has restarted it while we looked
+                return death
+
+    def _unexpected_death_of(self, process: Process | None) -> ServerExited | None:
         code = None if process is None else process.exitcode
         if process is None or code is None or self.forgiven or self._was_asked(code):
             return self._death

@@ -20,6 +20,7 @@ from pytest_localcluster import (
     NativeRuntime,
     PortError,
     PortLease,
+    RayLauncher,
     Server,
     ServerExited,
     ServicerRuntime,
@@ -105,6 +106,7 @@ def test_runtimes() -> None:
     assert config.counts() == {"worker": 1, "ps": 1}
     assert ClusterConfig(runtime=NativeRuntime()).tasks() == [Task("worker", 0), Task("ps", 0)]
     assert TensorFlowRuntime(gpus=True).gpus
+    assert_type(RayLauncher(address="10.0.0.1:6379").address, str | None)
 
 
 def test_errors() -> None:

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from ...errors import ClusterError, SpecError, StartError, UnsupportedError
 
@@ -58,7 +58,7 @@ class RayLauncher:
     address: str | None = None
     resources: Mapping[str, float] = field(default_factory=lambda: {"CPU": _SMALL})
 
-    networked = True
+    networked: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.address is not None and not isinstance(self.address, str):
