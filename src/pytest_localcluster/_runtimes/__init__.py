@@ -119,7 +119,7 @@ class Runtime:
     start_timeout: ClassVar[float] = 10.0
     forks_ahead: bool = False
     resets_in_place: bool = False
-    speaks_tls: ClassVar[bool] = False
+    speaks_tls: bool = False
     instead_of_session: str = ""
 
     def check(self, config: ClusterConfig, jobs: Collection[str]) -> None:
