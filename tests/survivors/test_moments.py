@@ -55,7 +55,7 @@ IN_PYTEST = {
 IN_FORKSERVER = {
     "it imports": "at('it imports')",
     "a task was forked": "reach('a task was forked', '_launch.child', 'come_apart')",
-    "a task has settled": "reach('a task has settled', '_launch.child', '_adopt')",
+    "a task has settled": "reach('a task has settled', '_launch.child', 'adopt')",
     "a task serves": "reach('a task serves', '_launch.child', 'Child.tell')",
     "a task ended": "reach('a task ended', '_launch.forkserver', '_reaped')",
 }
