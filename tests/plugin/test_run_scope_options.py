@@ -197,3 +197,23 @@ def test_coverage(pytester: pytest.Pytester, run: Run, leaves: str) -> None:
     result.assert_outcomes(passed=2)
     missing = "4      1 *5" if leaves != "nothing" else "4      2 *2, 5"
     result.stdout.fnmatch_lines([f"measured.py *{missing}*"])
+
+
+def test_it_is_on_this_machine(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        from conftest import *
+
+        @pytest.mark.cluster(scope="run")
+        def test_it(local_cluster):
+            pass
+        """
+    )
+    result = run("-n", "1", "--cluster-launcher=ray")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E*a cluster of scope 'run' cannot be on other machines: *",
+            "*To fix this: use another scope, or the launcher 'process'",
+        ]
+    )

@@ -53,7 +53,7 @@ class RunCluster(LocalCluster):
         ports: from which range ports are leased; None is any.
 
     Raises:
-        SpecError: the config cannot go to another process.
+        SpecError: the config cannot go to another process, or its tasks are for other machines.
     """
 
     def __init__(
@@ -66,6 +66,13 @@ class RunCluster(LocalCluster):
         logs: Path | None,
         ports: Ports,
     ) -> None:
+        if config.is_networked():
+            raise SpecError(
+                "a cluster of scope 'run' cannot be on other machines: workers tell by pids on "
+                "this one who lives",
+                status=f"launcher={config.launcher!r}",
+                remedy="use another scope, or the launcher 'process'",
+            )
         super().__init__(config)
         self._member = member
         self._wish = _Wisher(config, name, where, logs, ports)

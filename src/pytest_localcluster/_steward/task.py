@@ -101,6 +101,8 @@ def refusal(who: str, verb: str, **report: Any) -> UnsupportedError:
 class _RunProcess:
     """The process of a task, which the steward has started."""
 
+    elsewhere = False
+
     def __init__(self, link: Link, key: str, facts: TaskFacts, log: TaskLog) -> None:
         self.program = facts.program
         self._link = link
