@@ -163,9 +163,10 @@ class TestProcesses:
         assert "boom" in worker.log.text()
 
     def test_a_fork_of_the_test_process_leaves_the_cluster_alone(
-        self, cluster: LocalCluster, launcher: str
+        self, cluster: LocalCluster
     ) -> None:
-        if launcher == "ray":
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():  # for this test, or one before it
             pytest.skip("Ray itself does not bear that its process is forked")
         pid = os.fork()
         if pid == 0:
