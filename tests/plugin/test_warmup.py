@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -178,3 +179,24 @@ def test_who_has_the_clusters_of_the_run_gets_ready_for_them(
         """
     )
     run("-n", "1").assert_outcomes(passed=3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors")
+def test_what_workers_share_comes_with_the_first_start(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import gc, os
+        from pytest_localcluster import LocalCluster
+
+        def held():
+            gc.collect()
+            return sorted(os.listdir("/proc/self/fd"))
+
+        def test_it():
+            LocalCluster().start().stop()
+            before = held()
+            LocalCluster().start().stop()
+            assert held() == before
+        """
+    )
+    run("-n", "1").assert_outcomes(passed=1)

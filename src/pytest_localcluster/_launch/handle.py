@@ -13,7 +13,7 @@ from .. import _held, _pickling, _warned
 from .._clock import Deadline
 from .._logs import settle
 from ..errors import ClusterError
-from . import oom, reports
+from . import oom, reports, shelter
 from .calls import Calls
 from .fate import Fate
 from .line import Line
@@ -140,6 +140,7 @@ class ChildProcess:
                 raise reports.not_forked(self._context, what) from cause
             raise reports.start_failed(self._context, self._log, self.pid, what) from cause
         self._ready = True
+        shelter.hear_of_guards()  # so that descriptors which come with them come with a start
         if not self._terminal.refusal and not self.program:
             self._calls.listen()  # for breakpoints, which may be anywhere
         return True

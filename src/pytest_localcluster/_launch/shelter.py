@@ -30,6 +30,7 @@ __all__ = [
     "Guard",
     "bury",
     "dismiss",
+    "hear_of_guards",
     "kept_folder",
     "new_folder",
     "shutdown",
@@ -222,6 +223,13 @@ def dismiss(guard: Guard) -> None:
         shelter.guards.remove(guard)
         if shelter.path.exists() and not shelter.is_guarded():
             shelter.lone = start_guard()
+
+
+def hear_of_guards() -> None:
+    """Take note of what the guards of this process, and who forks them, have told meanwhile."""
+    with _lock:
+        if _shelter is not None and _shelter.owner == os.getpid():
+            _shelter.is_guarded()
 
 
 def bury(guard: Guard) -> None:
