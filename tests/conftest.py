@@ -126,7 +126,8 @@ def _living() -> set[Living]:
     so do the spares.
     """
     processes: set[psutil.Process] = set()
-    for child in (*psutil.Process().children(), *guards_elsewhere()):
+    elsewhere = guards_elsewhere()
+    for child in (*psutil.Process().children(), *elsewhere):
         with contextlib.suppress(psutil.NoSuchProcess):
             if "pytest_localcluster._launch.guard" not in " ".join(child.cmdline()):
                 processes |= {child, *child.children(recursive=True)}

@@ -12,8 +12,11 @@ __all__ = ["below", "guards_elsewhere"]
 
 def guards_elsewhere() -> list[psutil.Process]:
     """Return the guards of this process that are not its children."""
-    shelter = getattr(sys.modules.get("pytest_localcluster._launch.shelter"), "_shelter", None)
-    pids = [guard.pid for guard in shelter.guards if guard.born] if shelter is not None else []
+    module = sys.modules.get("pytest_localcluster._launch.shelter")
+    if module is None or module._shelter is None:
+        return []
+    module.hear_of_guards()  # and so wait for who has only forked a hub
+    pids = [guard.pid for guard in module._shelter.guards if guard.born]
     found = []
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
