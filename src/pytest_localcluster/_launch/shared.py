@@ -23,8 +23,8 @@ from .wire import STATUS, readable
 
 __all__ = ["AVAILABLE", "SharedGuard", "ask_for_guard"]
 
-AVAILABLE = _rendezvous.AVAILABLE and hasattr(os, "pidfd_open")
-"""Whether processes of one run can share here."""
+AVAILABLE = _rendezvous.AVAILABLE
+"""Whether processes of one run can meet here; to share, they need descriptors of processes, too."""
 
 _PATIENCE = 2.0
 """Seconds in which a hub is found or started: it has to be executed, not to import anything."""

@@ -163,7 +163,7 @@ def _shared_guard(
 ) -> Guard | None:
     from . import shared
 
-    if not shared.AVAILABLE:
+    if not (shared.AVAILABLE and hasattr(os, "pidfd_open")):
         return None
 
     def start_hub(listener: socket.socket, starter: int) -> None:
