@@ -238,3 +238,14 @@ def test_without_descriptors_it_says_so() -> None:
             _ports.lease_ports(20)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_moment_without_a_free_port_says_nothing_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    holds = _ports.system_holds_ports()
+    _ports._tried_to_hold.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(_ports, "_hold", lambda port: None)
+        assert not _ports.system_holds_ports()
+    assert _ports.system_holds_ports() == holds

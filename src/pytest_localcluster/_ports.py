@@ -16,6 +16,7 @@ the server binds it (:meth:`PortLease.hand_over`), and the same retry covers the
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -271,25 +272,28 @@ def _check_descriptors(error: OSError) -> None:
 _NO_SUCH_ADDRESS = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENOPROTOOPT))
 
 
-@functools.cache
 def system_holds_ports() -> bool:
     """Tell whether this system lets a server, and only a server, bind a port that we hold."""
+    try:
+        return _tried_to_hold()
+    except PortError:  # there is none to try it with, which says nothing of the next time
+        return False
+
+
+@functools.cache
+def _tried_to_hold() -> bool:
     holder = _hold(0)
     if holder is None:
-        return False
-    with holder:
-        port = holder.getsockname()[1]
-        with socket.socket() as stranger:
-            try:
-                stranger.bind(("127.0.0.1", port))
-                return False
-            except OSError:
-                pass
-        with socket.socket() as server:
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                server.bind(("127.0.0.1", port))
-                server.listen()
-            except OSError:
-                return False
+        raise PortError("no port is free")
+    port = holder.getsockname()[1]
+    with holder, socket.socket() as stranger, socket.socket() as server:
+        with contextlib.suppress(OSError):
+            stranger.bind(("127.0.0.1", port))
+            return False
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("127.0.0.1", port))
+            server.listen()
+        except OSError:
+            return False
     return True
