@@ -1,12 +1,18 @@
-"""What goes between a worker and the steward of its run."""
+"""The steward of a run: what goes between it and a worker, and its end."""
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
+from uuid import uuid4
 
+import psutil
 import pytest
 
-from pytest_localcluster import ClusterError, StartError
+from pytest_localcluster import ClusterConfig, ClusterError, StartError, _rendezvous
+from pytest_localcluster._steward.cluster import RunCluster
+from pytest_localcluster._steward.link import Member
 from pytest_localcluster._steward.messages import dump_failure, load_failure
 from pytest_localcluster.errors import RemoteTraceback
 
@@ -60,3 +66,24 @@ def test_what_cannot_be_sent_is_told() -> None:
     with pytest.raises(ClusterError, match=r"cannot be brought here: .*Held: with a lock") as told:
         raise error
     assert "in raised" in str(told.value)
+
+
+@pytest.mark.skipif(not _rendezvous.AVAILABLE, reason="no abstract sockets here")
+def test_who_leaves_last_waits_for_the_end_of_the_clusters(tmp_path: Path) -> None:
+    """Also if the one before has taken its leave and is still there: its end is told later."""
+    run = str(uuid4())
+    one, other = Member(run), Member(run)
+    config = ClusterConfig(workers=1, ps=0)
+    cluster = RunCluster(config, one, name="it", where="", logs=tmp_path, ports=None)
+    try:
+        earlier = other.join()
+        cluster.start()
+        task = psutil.Process(cluster.workers[0].run(os.getpid))
+        earlier.ask("leave").result(10)
+        cluster.stop()  # for this process alone
+        assert task.is_running()
+        one.leave()
+        assert not task.is_running()
+    finally:
+        one.leave()
+        other.leave()

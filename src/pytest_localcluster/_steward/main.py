@@ -119,6 +119,7 @@ class Steward:
             worker.answer(number, "returned", None)
             os._exit(0)
         worker.answer(number, "returned", None)
+        self.lost(worker)  # now: the next one to leave may do so before this one hangs up
 
     def _end(self) -> NoReturn:
         # Whatever takes too long to end by itself: if we are dead, the guard kills it.
