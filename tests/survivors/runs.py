@@ -7,7 +7,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,7 @@ import psutil
 
 from pytest_localcluster._clock import Deadline, now, poll
 
-__all__ = ["TAG", "Run", "family_of", "processes", "processes_below"]
+__all__ = ["TAG", "Run", "everybody", "family_of", "processes", "processes_below"]
 
 ROOT = Path(__file__).resolve().parents[2]
 TAG = "PYTEST_LOCALCLUSTER_TEST_RUN"
@@ -28,7 +28,15 @@ SECONDS = 20
 
 def processes(tag: str) -> list[psutil.Process]:
     """Return the processes with this tag."""
-    return [one for one in psutil.process_iter() if one.pid != os.getpid() and _tag(one) == tag]
+    return [one for one in everybody() if one.pid != os.getpid() and _tag(one) == tag]
+
+
+def everybody() -> Iterator[psutil.Process]:
+    """Yield all processes there are."""
+    # process_iter() keeps those that it saw, which can hide one that has got a dead one's number.
+    for pid in psutil.pids():
+        with suppress(psutil.NoSuchProcess):
+            yield psutil.Process(pid)
 
 
 def processes_below(pid: int) -> list[psutil.Process]:

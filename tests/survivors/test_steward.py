@@ -9,8 +9,9 @@ from typing import Any
 import psutil
 import pytest
 
+from pytest_localcluster._clock import Deadline, poll
 from tests.survivors.conftest import Record, Start
-from tests.survivors.runs import Run
+from tests.survivors.runs import SECONDS, Run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="goes by pidfds")
 
@@ -38,11 +39,11 @@ def test_it(shown, n):
 def shared(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """Wait until two workers use the cluster; remember who there is, and return what they tell."""
     one, other = (run.reached("shared") for _ in range(2))
-    run.note()
     assert one["tasks"] == other["tasks"]
     assert one["steward"] == other["steward"]
-    known = run.note()
-    assert {*one["tasks"], *one["children"], *other["children"], one["steward"]} <= {*known}
+    expected = {*one["tasks"], *one["children"], *other["children"], one["steward"]}
+    # Amid its exec a process shows no environment, and so is nobody's.
+    assert poll(lambda: expected <= {*run.note()}, Deadline(SECONDS))
     return one, other
 
 

@@ -11,6 +11,7 @@ import pytest
 from pytest_localcluster import LocalCluster, ServicerRuntime, current_task
 from pytest_localcluster._context import TOKEN_VARIABLE
 from tests.survivors.conftest import Start
+from tests.survivors.runs import everybody
 
 RED = """
 import os
@@ -127,7 +128,7 @@ def test_the_list_of_processes_does_not_show_it() -> None:
     with LocalCluster(workers=1) as cluster:
         token = cluster.environ()[TOKEN_VARIABLE]
         lines = []
-        for process in psutil.process_iter():
+        for process in everybody():
             try:
                 lines.append(" ".join(process.cmdline()))
             except psutil.Error:
