@@ -271,3 +271,23 @@ def test_off(pytester: pytest.Pytester, run: Run) -> None:
     result = run("--cluster-leak-check=off")
     result.assert_outcomes(passed=4, failed=1)
     result.stdout.no_fnmatch_line("*stayed behind*")
+
+
+@pytest.mark.parametrize("check", ["error", "off"])
+def test_stopped_clusters_are_forgotten(pytester: pytest.Pytester, run: Run, check: str) -> None:
+    pytester.makepyfile(
+        """
+        import gc
+        import weakref
+        import pytest
+
+        before = []
+
+        @pytest.mark.parametrize("n", range(3))
+        def test_it(local_cluster, cluster_factory, n):
+            gc.collect()
+            assert [cluster() for cluster in before if cluster() is not None] == []
+            before[:] = map(weakref.ref, (local_cluster, cluster_factory()))
+        """
+    )
+    run(f"--cluster-leak-check={check}").assert_outcomes(passed=3)

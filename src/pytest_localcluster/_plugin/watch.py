@@ -83,6 +83,8 @@ class Watch:
             watched.ended()
             self._live.remove(watched)
             self._ended.append(watched)
+        if cluster in self._started:
+            self._started.remove(cluster)
 
     def defaults(self) -> ClusterConfig:
         """Return what the command line and the ini file ask for."""
@@ -179,8 +181,7 @@ class Watch:
 
     def started_in(self, nodeid: str) -> list[LocalCluster]:
         """Return the clusters that this test has started, and that run on."""
-        living = [watched.cluster for watched in self._live]
-        found = [c for c in self._started if c in living and c._held.since == nodeid]
+        found = [cluster for cluster in self._started if cluster._held.since == nodeid]
         self._started.clear()
         return found
 
