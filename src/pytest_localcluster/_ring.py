@@ -24,10 +24,13 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import NamedTuple
 
-__all__ = ["CAPACITY", "Note", "Notes", "Ring", "complete_until", "read_notes"]
+__all__ = ["CAPACITY", "FOREVER", "Note", "Notes", "Ring", "complete_until", "read_notes"]
 
 CAPACITY = 1 << 14
 """How many records a ring holds."""
+
+FOREVER = (1 << 64) - 1
+"""A moment that does not come."""
 
 FAILED = 1 << 32
 """The bit of a code that says that what was noted has failed."""
@@ -167,7 +170,7 @@ class Ring:
             _pack(words, at, begin, end, step, code | FAILED if failed else code, 0, number)
 
     def is_complete(self, until: int) -> None:
-        """Say that all is noted that was done until that moment."""
+        """Say that all is noted that was done until that moment; FOREVER while nothing is done."""
         self._until[0] = until
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,9 +17,9 @@ from pytest_localcluster import LocalCluster, Variable, constant, device
 
 from ._measure import Row, laps_of
 
-# Of how many operations a chain is: as many as are noted one by one, and more.
+# Of how many operations a chain is: a few more than are noted one by one, and many more.
 CHAINS = (24, 300)
-AT_ONCE = 5
+AT_ONCE = 10
 
 
 def chain(count: int) -> Any:
@@ -45,27 +48,66 @@ def steps_of(cluster: LocalCluster, stack: ExitStack) -> dict[str, Callable[[], 
 
 
 def steps(repeat: int) -> Iterator[Row]:
-    """The same steps with a recorder and without, in turns: so the machine's moods are shared."""
+    """The same steps where they are recorded and where they are not, in turns.
+
+    So both share the machine's moods. One process is slower than another one by as much as is
+    looked for here, for as long as it lives: so there are many of them.
+    """
+    ratios: dict[str, list[float]] = defaultdict(list)
+    for _ in range(max(1, repeat // 2)):
+        with Runner(recorded=False) as plain, Runner(recorded=True) as recorded:
+            for name in plain.names:
+                laps = []
+                for _ in range(repeat):
+                    without = plain.seconds(name)
+                    laps.append(recorded.seconds(name) / without)
+                ratios[name].append(statistics.median(laps))
+    for name, found in ratios.items():
+        cost = statistics.median(found)
+        yield Row(f"{name}, recorded to not", cost, "x", budget=1.05, laps=len(found))
+
+
+class Runner:
+    """A process that runs the steps, with a recorder or without."""
+
+    def __init__(self, *, recorded: bool) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        self._process = context.Process(target=_run, args=(theirs, recorded))
+        self._process.start()
+        theirs.close()
+        self.names: list[str] = self._ours.recv()
+
+    def seconds(self, name: str) -> float:
+        """Return the median of a few steps of that name."""
+        self._ours.send(name)
+        seconds: float = self._ours.recv()
+        return seconds
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ours.close()
+        self._process.join()
+
+
+def _run(asked: Connection, recorded: bool) -> None:
     from pytest_localcluster import _moments
     from pytest_localcluster._timeline.recorder import Recorder
 
-    recorder = Recorder()
     with ExitStack() as stack:
-        plain = stack.enter_context(LocalCluster(workers=2, ps=1))
-        without = steps_of(plain, stack)
-        stack.callback(recorder.close)
-        stack.callback(_moments.record, _moments.record(recorder))
-        recorded = stack.enter_context(LocalCluster(workers=2, ps=1))
-        having = steps_of(recorded, stack)
-        stack.callback(recorder.stopped, recorded)
-        for name, step in having.items():
-            ratios = []
-            for _ in range(repeat * 5):
-                took = {}
-                for recording, run in ((None, without[name]), (recorder, step)):
-                    _moments.record(recording)
-                    run()  # what the other one has left in the caches is its own
-                    took[recording] = statistics.median(laps_of(run, AT_ONCE))
-                ratios.append(took[recorder] / took[None])
-            cost = statistics.median(ratios)
-            yield Row(f"{name}, recorded to not", cost, "x", budget=1.05, laps=len(ratios))
+        if recorded:
+            recorder = Recorder()
+            stack.callback(recorder.close)
+            stack.callback(_moments.record, _moments.record(recorder))
+        cluster = stack.enter_context(LocalCluster(workers=2, ps=1))
+        if recorded:
+            stack.callback(recorder.stopped, cluster)
+        steps = steps_of(cluster, stack)
+        asked.send([*steps])
+        with suppress(EOFError):
+            while True:
+                step = steps[asked.recv()]
+                step()  # what the other one has left in the caches is its own
+                asked.send(statistics.median(laps_of(step, AT_ONCE)))

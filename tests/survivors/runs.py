@@ -183,11 +183,20 @@ class Run:
         """
         select.select([self._end], [], [], 3 * SECONDS)
         began = now()
-        poll(lambda: not self.leftovers(), Deadline(SECONDS))
+        poll(lambda: not self.in_sight(), Deadline(SECONDS))
         return now() - began
 
     def leftovers(self, excluded: Iterable[int] = ()) -> list[str]:
-        """Return the processes and the files that are left of the run."""
+        """Return the processes and the files that stay when all is over.
+
+        The end of those that were known has been waited for. What was just executed then, such as
+        a guard, was nobody's yet: so what it removes may be there for the time that it needs.
+        """
+        poll(lambda: not self.in_sight(excluded), Deadline(SECONDS))
+        return self.in_sight(excluded)
+
+    def in_sight(self, excluded: Iterable[int] = ()) -> list[str]:
+        """Return the processes and the files of the run that can be seen now."""
         return [
             *(_describe(one) for one in processes(self._tag) if one.pid not in excluded),
             *(path.name for path in self.temporary.glob("pytest-localcluster*")),

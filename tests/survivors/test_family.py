@@ -172,7 +172,7 @@ def test_one_of_the_family_dies(start: Start, record: Record, end: str) -> None:
     if len(ENDS[end]) == 1:
         run.go(run.reached("running"))
     record(run.seconds_until_nobody_is_left())
-    left = run.leftovers()
+    left = run.in_sight()
     if end == "guard and pytest are killed":
         left = [what for what in left if not what.startswith("pytest-localcluster-")]
     assert left == []

@@ -90,7 +90,7 @@ def test_it_ends_with_each_of_those_that_keep_it(start: Start, who: str) -> None
     for pid in keepers(path)[who]:
         os.kill(pid, signal.SIGKILL)
     run.seconds_until_nothing_is_left()
-    left = run.leftovers()
+    left = run.in_sight()
     if who == "guard":  # nobody is left who would remove it
         left.remove(path.parents[1].name)
     assert left == []

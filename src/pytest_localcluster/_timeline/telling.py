@@ -32,7 +32,7 @@ _ROWS = (
     "log",
 )
 
-_PATIENCE = 0.05
+_PATIENCE = 0.1
 """Seconds for tasks that live to note what they did last; one that is suspended will not."""
 
 MOST_NOTES = 60_000

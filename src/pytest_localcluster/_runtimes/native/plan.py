@@ -41,6 +41,7 @@ class PartPlan:
         returned: what the answer to that call brings for the master's part: key, and the place in
             the fetches; None where it is enough to know that it is done.
         hands: of the master's own part, what others are handed.
+        codes: what stands for it where it is noted, by kind and key; empty if it never was.
     """
 
     task: Task
@@ -49,6 +50,7 @@ class PartPlan:
     handed: set[str] = field(default_factory=set)
     returned: list[tuple[str, int | None]] = field(default_factory=list)
     hands: set[str] = field(default_factory=set)
+    codes: dict[tuple[str, str], int] = field(default_factory=dict)
     registering: threading.Lock = field(default_factory=threading.Lock)
 
 

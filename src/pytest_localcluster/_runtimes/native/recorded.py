@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RecordedMaster", "RecordedPeers", "RecordedWorker", "scribe_at"]
 
-_EACH = 24
+_EACH = 16
 """Of how many operations of one step word is left on a task, one by one. Further ones may take a
 few microseconds each, of which that would be more than a twentieth."""
 
@@ -83,23 +83,24 @@ class RecordedWorker(Worker):
     execution_type = RecordedExecution
 
     @property
-    def ring(self) -> Ring:
-        """Where it notes what it does."""
+    def scribe(self) -> Scribe:
+        """Who writes down what it does."""
         assert self._site.scribe is not None
-        return self._site.scribe.ring
+        return self._site.scribe
 
     def _run(
         self, handle: str, step_id: int, feeds: Mapping[str, Any], timeout: Deadline
     ) -> list[Value]:
-        ring, part = self.ring, self._graphs.get(handle)
-        number = ring.begin(ring.code("part", "", part.master if part else ""), step_id)
+        scribe, part = self.scribe, self._graphs.get(handle)
+        code = scribe.ring.code("part", "", part.master if part else "")
+        number = scribe.begin(code, step_id)
         failed = True
         try:
             answer = super()._run(handle, step_id, feeds, timeout)
             failed = False
             return answer
         finally:
-            ring.close(number, failed=failed)
+            scribe.close(number, failed=failed)
 
 
 class RecordedPeers(Peers):
@@ -126,16 +127,16 @@ class RecordedStepping(Stepping):
     """A step under way, whose master notes what it sends to other tasks and gets from there."""
 
     def _hand(self, key: str, value: Any) -> list[Callable[[], None]]:
-        ring, now, size = self._ring, monotonic_ns(), size_of(value)
+        now, size = monotonic_ns(), size_of(value)
         for part, missing in zip(self._plan.parts, self._missing, strict=True):
             if key in missing:
-                code = ring.code("hand", key, str(part.task))
-                ring.add(code, now, now, self._step.step_id, size)
+                code = self._code("hand", key, part)
+                self._ring.add(code, now, now, self._step.step_id, size)
         return super()._hand(key, value)
 
     def _call(self, part: PartPlan, handle: str, handed: Sequence[NamedValue]) -> Sequence[Any]:
-        ring, step_id, task = self._ring, self._step.step_id, str(part.task)
-        number = ring.begin(ring.code("call", "", task), step_id)
+        ring, step_id = self._ring, self._step.step_id
+        number = ring.begin(self._code("call", "", part), step_id)
         try:
             results = super()._call(part, handle, handed)
         except BaseException:
@@ -145,12 +146,18 @@ class RecordedStepping(Stepping):
         now = monotonic_ns()
         for key, place in part.returned:
             size = 0 if place is None else _size(results[place])
-            ring.add(ring.code("bring", key, task), now, now, step_id, size)
+            ring.add(self._code("bring", key, part), now, now, step_id, size)
         return results
+
+    def _code(self, kind: str, key: str, part: PartPlan) -> int:
+        code = part.codes.get((kind, key))
+        if code is None:
+            code = part.codes[kind, key] = self._ring.code(kind, key, str(part.task))
+        return code
 
     @property
     def _ring(self) -> Ring:
-        return _ring_of(self._master)
+        return _scribe_of(self._master).ring
 
 
 def _size(result: Any) -> int:
@@ -158,10 +165,10 @@ def _size(result: Any) -> int:
     return size_of(result) if size is None else size()
 
 
-def _ring_of(master: Master) -> Ring:
-    """Return where a master notes what it does."""
+def _scribe_of(master: Master) -> Scribe:
+    """Return who writes down what a master does."""
     assert isinstance(master.worker, RecordedWorker)
-    return master.worker.ring
+    return master.worker.scribe
 
 
 class RecordedMaster(Master):
@@ -172,12 +179,13 @@ class RecordedMaster(Master):
     def _run(self, session: Session, request: Any, step_id: int, context: Any) -> Any:
         wanted: Collection[str] = [*request.fetch, *request.target]
         more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
-        ring = _ring_of(self)
-        number = ring.begin(ring.code("step", ", ".join([*wanted][:3]) + more, ""), step_id)
+        scribe = _scribe_of(self)
+        code = scribe.ring.code("step", ", ".join([*wanted][:3]) + more, "")
+        number = scribe.begin(code, step_id)
         failed = True
         try:
             answer = super()._run(session, request, step_id, context)
             failed = False
             return answer
         finally:
-            ring.close(number, failed=failed)
+            scribe.close(number, failed=failed)
