@@ -130,13 +130,8 @@ class Ring:
     def begin(self, code: int, step: int = 0, size: int = 0) -> int:
         """Note that something begins; return its number, for :meth:`end`."""
         number = self._next()
-        words, at = self._words, (number & CAPACITY - 1) * _WORDS
-        words[at + 1] = 0
-        words[at] = monotonic_ns()
-        words[at + 2] = step
-        words[at + 3] = code
-        words[at + 4] = size
-        words[at + 5] = number
+        at = _HEAD.size + (number & CAPACITY - 1) * _SIZE
+        _pack(self._map, at, monotonic_ns(), 0, step, code, size, number)
         return number
 
     def end(self, number: int) -> None:

@@ -42,10 +42,11 @@ class Plan:
         names: what the nodes of those are called.
         request: the request of a step, without its session handle and feeds.
         build: makes, from the values that the step fetched, what run() returns.
+        what: a step of it, for messages.
         ready_at: the half of the session at its master that knows all nodes; see remote.py.
     """
 
-    __slots__ = ("_fetched", "_keep", "build", "names", "operations", "ready_at", "request")
+    __slots__ = ("_fetched", "_keep", "build", "names", "operations", "ready_at", "request", "what")
 
     def __init__(self, fetches: Any, names: Names) -> None:
         self._fetched: dict[Tensor, int] = {}
@@ -58,6 +59,9 @@ class Plan:
             fetch=[f"{self.names[tensor.op]}:{tensor.value_index}" for tensor in self._fetched],
             target=[self.names[op] for op in targets],
         )
+        wanted = [*self.request.fetch, *self.request.target]
+        more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
+        self.what = f"a step for {', '.join(wanted[:3])}{more}"
         self.ready_at: object = None
 
     def _compile(self, fetches: Any, where: str, targets: dict[Operation, None]) -> Build:

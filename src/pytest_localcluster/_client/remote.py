@@ -117,14 +117,14 @@ class Remote:
         recorder = _moments.recorder()
         if recorder is None:
             return self._step(plan, request, deadline)[0]
-        with recorder.stepping(self._connection.target, _what(plan)) as stepped:
+        with recorder.stepping(self._connection.target, plan.what) as stepped:
             values, stepped.step_id = self._step(plan, request, deadline)
             return values
 
     def _step(
         self, plan: Plan, request: RunStepRequest, deadline: Deadline
     ) -> tuple[list[Any], int]:
-        what = _what(plan)
+        what = plan.what
         left = deadline.remaining()
         if left is not None:
             request.timeout_in_ms = max(1, int(left * 1000))
@@ -172,9 +172,3 @@ def _scalars(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(map(_scalars, value))
     return value
-
-
-def _what(plan: Plan) -> str:
-    wanted = [*plan.request.fetch, *plan.request.target]
-    more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
-    return f"a step for {', '.join(wanted[:3])}{more}"

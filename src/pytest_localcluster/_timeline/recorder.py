@@ -41,7 +41,7 @@ class Phase:
     failed: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
 class Step:
     """A step of a session of the test process, as a context manager for as long as it runs."""
 

@@ -16,7 +16,8 @@ imported otherwise. What is noted, by kind, with the place that goes with it::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,12 @@ def _size(result: Any) -> int:
     return size_of(result) if size is None else size()
 
 
+@lru_cache(1024)
+def _in_short(*wanted: str) -> str:
+    more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
+    return ", ".join(wanted[:3]) + more
+
+
 def _scribe_of(master: Master) -> Scribe:
     """Return who writes down what a master does."""
     assert isinstance(master.worker, RecordedWorker)
@@ -177,10 +184,8 @@ class RecordedMaster(Master):
     stepping_type = RecordedStepping
 
     def _run(self, session: Session, request: Any, step_id: int, context: Any) -> Any:
-        wanted: Collection[str] = [*request.fetch, *request.target]
-        more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
         scribe = _scribe_of(self)
-        code = scribe.ring.code("step", ", ".join([*wanted][:3]) + more, "")
+        code = scribe.ring.code("step", _in_short(*request.fetch, *request.target), "")
         number = scribe.begin(code, step_id)
         failed = True
         try:
