@@ -114,6 +114,7 @@ def _start(plan: Plan, request: pytest.FixtureRequest, stack: ExitStack) -> Loca
         fields["scope"] = "module"
     request.node.add_marker(pytest.mark.cluster(**fields))
     found: LocalCluster = request.getfixturevalue("local_cluster")
+    request.node.own_markers.pop()  # pytest keeps its tests until the end, and what is on them
     return found
 
 

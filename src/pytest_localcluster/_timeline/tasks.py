@@ -120,7 +120,7 @@ class Told:
         if note.kind in ("op", "runs"):
             bar.kind = "op"
             if note.kind == "runs":
-                bar.facts["seen"] = "as it ran; it began up to 20 ms before"
+                bar.facts["seen"] = "as it ran; it began up to 30 ms before"
             device = note.place.partition("/device:")[2]
             return self.group.row(f"device {device}" if device else "device").bars
         if note.kind == "more":

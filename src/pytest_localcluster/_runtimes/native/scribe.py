@@ -1,7 +1,7 @@
 """Who writes down, beside a native task's steps, which operations it ran and which it is running.
 
 To write an operation down takes as long as a small one does. So the thread that runs one only
-leaves word of it, and the scribe, a thread of its own, writes twenty milliseconds later. It also
+leaves word of it, and the scribe, a thread of its own, writes thirty milliseconds later. It also
 looks which operations are running: one that runs when its task is killed, or at the end of the
 test, is known by that. What is noted once a step, or for a tensor, is written at once, by whoever
 does it.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Done", "Scribe"]
 
-_PAUSE = 0.02
+_PAUSE = 0.03
 
 _MOST = 1 << 14
 """How many words can wait: as many as the ring holds."""
