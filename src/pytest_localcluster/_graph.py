@@ -1,18 +1,20 @@
 """How a call of a Python function travels in a graph: packed by the client, called by a task.
 
 A call is its function and its arguments, each pickled, where an :class:`Input` stands for every
-value that is only known when the step runs. Both sides are here, so that they cannot disagree.
+value that is only known when the step runs. Both sides are here, so that they cannot disagree; and
+so is what either calls a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, TypeVar
 
 from . import _pickling
 
-__all__ = ["BadCall", "Input", "call_method", "compile_call", "pack"]
+__all__ = ["BadCall", "Input", "call_method", "compile_call", "in_short", "pack"]
 
 T = TypeVar("T")
 Values = Sequence[Any]
@@ -168,3 +170,10 @@ def _inputs_in(value: Any) -> list[int]:
 def call_method(value: Any, name: str, *args: Any, **kwargs: Any) -> Any:
     """Call ``value.name(*args, **kwargs)``: how a method of an array or ufunc is an operation."""
     return getattr(value, name)(*args, **kwargs)
+
+
+@lru_cache(1024)
+def in_short(*wanted: str) -> str:
+    """Name what a step is for, its fetches and targets, in a few words."""
+    more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
+    return ", ".join(wanted[:3]) + more

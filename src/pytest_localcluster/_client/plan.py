@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from operator import itemgetter
 from typing import Any
 
+from .._graph import in_short
 from .._proto.master_pb2 import RunStepRequest
 from .control import control_dependencies
 from .nodes import Names, needed
@@ -59,9 +60,7 @@ class Plan:
             fetch=[f"{self.names[tensor.op]}:{tensor.value_index}" for tensor in self._fetched],
             target=[self.names[op] for op in targets],
         )
-        wanted = [*self.request.fetch, *self.request.target]
-        more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
-        self.what = f"a step for {', '.join(wanted[:3])}{more}"
+        self.what = f"a step for {in_short(*self.request.fetch, *self.request.target)}"
         self.ready_at: object = None
 
     def _compile(self, fetches: Any, where: str, targets: dict[Operation, None]) -> Build:

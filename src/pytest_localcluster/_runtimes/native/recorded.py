@@ -17,10 +17,10 @@ imported otherwise. What is noted, by kind, with the place that goes with it::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from ..._graph import in_short
 from ..._ring import Ring
 from ..._tensors import size_of
 from .executor import Execution, Site
@@ -166,12 +166,6 @@ def _size(result: Any) -> int:
     return size_of(result) if size is None else size()
 
 
-@lru_cache(1024)
-def _in_short(*wanted: str) -> str:
-    more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
-    return ", ".join(wanted[:3]) + more
-
-
 def _scribe_of(master: Master) -> Scribe:
     """Return who writes down what a master does."""
     assert isinstance(master.worker, RecordedWorker)
@@ -185,7 +179,7 @@ class RecordedMaster(Master):
 
     def _run(self, session: Session, request: Any, step_id: int, context: Any) -> Any:
         scribe = _scribe_of(self)
-        code = scribe.ring.code("step", _in_short(*request.fetch, *request.target), "")
+        code = scribe.ring.code("step", in_short(*request.fetch, *request.target), "")
         number = scribe.begin(code, step_id)
         failed = True
         try:

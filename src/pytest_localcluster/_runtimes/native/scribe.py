@@ -6,8 +6,8 @@ looks which operations are running: one that runs when its task is killed, or at
 test, is known by that. What is noted once a step, or for a tensor, is written at once, by whoever
 does it.
 
-When nothing happens the scribe sleeps: a hundred looks a second, by each of many tasks, are felt by
-those that do something. So whatever has operations run says so before and after.
+When nothing happens the scribe sleeps: looks by each of many tasks, all the time, are felt by those
+that do something. So whatever has operations run says so before and after.
 """
 
 from __future__ import annotations
