@@ -93,6 +93,9 @@ class Runs:
                     "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
                     TAG: str(self._folder),
                     "TMPDIR": str(temporary),
+                    # Else each thread may have a heap of its own: the peaks of these come one by
+                    # one, and would look as if something were kept.
+                    "MALLOC_ARENA_MAX": "1",
                     **settings.environ(),
                 },
                 start_new_session=True,  # a group of its own, which can be killed as one

@@ -1,7 +1,7 @@
 """The test of both runs: until the time is over, one cluster after the other, all of one process.
 
-There are as many tests as there are seconds, each for its own slice of the time, so that all that
-pytest does around a test is done as often as clusters need it, in processes that live all the time.
+There is a test for each few seconds, so that all that pytest does around a test is done again and
+again in processes that live all the time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from .work import work
 
 __all__ = ["test_clusters"]
 
-SLICE = 1.0
+SLICE = 5.0
+"""Seconds of a test. Of each, pytest keeps reports and requests, 4 KiB, until the run ends: of many
+that would hide whether the clusters leave something."""
 
 
 class Soak:
@@ -114,7 +116,6 @@ def _start(plan: Plan, request: pytest.FixtureRequest, stack: ExitStack) -> Loca
         fields["scope"] = "module"
     request.node.add_marker(pytest.mark.cluster(**fields))
     found: LocalCluster = request.getfixturevalue("local_cluster")
-    request.node.own_markers.pop()  # pytest keeps its tests until the end, and what is on them
     return found
 
 
