@@ -29,7 +29,8 @@ class Calls:
         exited: returns how the task ended; it may wait a little for that.
         debugs: is given what else comes; tells whether it saw to it.
         ended: called when nothing will come any more.
-        hold: is given the thread that listens; it starts with the first call.
+        hold: is given the thread that listens; it starts with the first call, but not before
+            the task serves: until then, what comes is for who awaits that.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Calls:
         self._pending: dict[int, Future[Any]] = {}
         self._relayed: set[int] = set()  # whose answers are for another process to read
         self._numbers = count()
+        self._serves = False
+        self._lock = threading.Lock()
         self._listener: threading.Thread | None = None
 
     @property
@@ -75,7 +78,8 @@ class Calls:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         self._pending[number] = future
-        self.listen()
+        if self._serves:
+            self.listen()
         try:
             self._line.send(kind, number, *rest)
         except OSError:
@@ -83,18 +87,28 @@ class Calls:
                 future.set_exception(self._exited())
         return future
 
+    def serves(self) -> None:
+        """Be told that the task serves; another thread may have called it while it started."""
+        self._serves = True
+        if self._pending:
+            self.listen()
+
     def listen(self) -> None:
         """Listen from now on."""
-        if self._listener is None:
+        with self._lock:
+            if self._listener is not None:
+                return
             self._listener = threading.Thread(
                 target=self._listen, name=f"results of {self._context.task}", daemon=True
             )
             self._listener.start()
             self._hold(self._listener)
 
-    def join(self, seconds: float) -> None:
-        """Wait for the thread that listens, once the socket was hung up."""
-        if self._listener is not None and self._listener is not threading.current_thread():
+    def end(self, seconds: float) -> None:
+        """Wait for the thread that listens, once the socket was hung up; nobody is answered now."""
+        if self._listener is None:
+            self.give_up()
+        elif self._listener is not threading.current_thread():
             self._listener.join(seconds)
 
     def _listen(self) -> None:
@@ -121,6 +135,10 @@ class Calls:
             except Exception as error:  # the result would not be read
                 future.set_exception(error)
         self._ended()
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Tell who waits for an answer that the task has ended."""
         while self._pending:
             with suppress(KeyError):
                 _, future = self._pending.popitem()

@@ -131,6 +131,7 @@ class ChildProcess:
             raise self._died_starting()
         if kind == "failed":
             self.wait(Deadline(1.0))
+            self._calls.give_up()
             data, text = rest
             cause = _pickling.load_exception(data, text)
             what = text.rstrip().rpartition("\n")[2]
@@ -140,6 +141,8 @@ class ChildProcess:
                 raise reports.not_forked(self._context, what) from cause
             raise reports.start_failed(self._context, self._log, self.pid, what) from cause
         self._ready = True
+        if not self.program:
+            self._calls.serves()
         shelter.hear_of_guards()  # so that descriptors which come with them come with a start
         if not self._terminal.refusal and not self.program:
             self._calls.listen()  # for breakpoints, which may be anywhere
@@ -158,6 +161,7 @@ class ChildProcess:
         what = f"it {reports.describe_exit(code)}"
         error = reports.start_failed(self._context, self._log, self.pid, what)
         error.__cause__ = self._exited(code, " while it started")
+        self._calls.give_up()
         return error
 
     def late(self, deadline: Deadline) -> StartTimeout:
@@ -268,7 +272,7 @@ class ChildProcess:
         if self._ready and not self._calls.listens:
             self._hear_last_words()
         self._control.hang_up()  # wakes who listens
-        self._calls.join(_LAST_WAIT)
+        self._calls.end(_LAST_WAIT)
         self._control.close(Deadline(_LAST_WAIT))
         self._terminal.gone(self)
         self._fate.close()
