@@ -185,6 +185,16 @@ def test_servicers_and_commands(start: Start, tell: Tell) -> None:
     assert marks(story, PS)[-1] == "was killed by SIGKILL, after the test's SIGKILL"
 
 
+def test_a_death_that_is_noticed_when_it_is_told(start: Start, tell: Tell) -> None:
+    cluster = start(workers=1, ps=1)
+    cluster.ps[0].kill()
+    story = tell(cluster)
+    death = row(story, PS, "life").marks[-1]
+    assert death.kind == "death"
+    assert death.at <= story.end
+    assert row(story, PS, "life").bars[-1].end <= story.end
+
+
 def test_only_what_the_test_saw(start: Start, tell: Tell, recorder: Recorder) -> None:
     wide = start(workers=1, ps=0)
     wide.run(print, "before")

@@ -56,7 +56,8 @@ class Told:
                 kind = "fault" if moment.what in _FAULTS else moment.what
                 row.marks.append(Mark(kind, name, moment.at))
         for number, life in enumerate(self.lane.lives):
-            over = life.ended
+            # An end that is noticed when it is told was before that, and has its place in the page.
+            over = None if life.ended is None else min(life.ended, end)
             if over is None:
                 later = self.lane.lives[number + 1 :]
                 over = later[0].began if later else end
@@ -68,18 +69,18 @@ class Told:
                 kind = {"starting": "start", "suspended": "fault"}.get(state, "life")
                 row.bars.append(Bar(kind, state, since, until))
             if life.ended is not None:
-                row.marks.append(self._end_of(life))
+                row.marks.append(self._end_of(life, over))
 
-    def _end_of(self, life: Life) -> Mark:
+    def _end_of(self, life: Life, at: int) -> Mark:
         assert life.ended is not None
         how = describe_exit(life.exitcode)
         before = [m for m in self.lane.moments if life.began <= m.at <= life.ended]
         kills = [m.name for m in before if m.what == "kill"]
         if any(m.what == "stop" for m in before):
-            return Mark("end", f"stopped: {how}", life.ended)
+            return Mark("end", f"stopped: {how}", at)
         if kills:
-            return Mark("death", f"{how}, after the test's {kills[-1]}", life.ended)
-        return Mark("death", f"died on its own: {how}", life.ended, failed=True)
+            return Mark("death", f"{how}, after the test's {kills[-1]}", at)
+        return Mark("death", f"died on its own: {how}", at, failed=True)
 
     def tell_calls(self, end: int) -> None:
         """Tell which functions it ran: one after the other, in the order in which it got them."""
