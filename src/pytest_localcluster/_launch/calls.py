@@ -79,7 +79,7 @@ class Calls:
         future.set_running_or_notify_cancel()
         self._pending[number] = future
         if self._serves:
-            self.listen()
+            self._begin_to_listen()
         try:
             self._line.send(kind, number, *rest)
         except OSError:
@@ -87,14 +87,13 @@ class Calls:
                 future.set_exception(self._exited())
         return future
 
-    def serves(self) -> None:
-        """Be told that the task serves; another thread may have called it while it started."""
+    def serves(self, *, unasked: bool) -> None:
+        """Be told that the task serves, and whether it may say something that nobody asked for."""
         self._serves = True
-        if self._pending:
-            self.listen()
+        if unasked or self._pending:  # another thread may have called it while it started
+            self._begin_to_listen()
 
-    def listen(self) -> None:
-        """Listen from now on."""
+    def _begin_to_listen(self) -> None:
         with self._lock:
             if self._listener is not None:
                 return

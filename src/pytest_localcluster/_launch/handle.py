@@ -141,11 +141,9 @@ class ChildProcess:
                 raise reports.not_forked(self._context, what) from cause
             raise reports.start_failed(self._context, self._log, self.pid, what) from cause
         self._ready = True
-        if not self.program:
-            self._calls.serves()
         shelter.hear_of_guards()  # so that descriptors which come with them come with a start
-        if not self._terminal.refusal and not self.program:
-            self._calls.listen()  # for breakpoints, which may be anywhere
+        if not self.program:
+            self._calls.serves(unasked=not self._terminal.refusal)  # breakpoints may be anywhere
         return True
 
     def _debugs(self, kind: str, rest: list[Any]) -> bool:
