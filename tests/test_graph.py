@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_localcluster import _pickling
+from pytest_localcluster._core import pickling
 from pytest_localcluster._graph import Input, call_method, compile_call, pack
 
 Pair = namedtuple("Pair", "left right")  # noqa: PYI024  # as users write them
@@ -27,7 +27,7 @@ def find(value: Any) -> Hole | None:
 
 
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], values: list[Any]) -> Any:
-    filled_in = compile_call(_pickling.dumps(function), _pickling.dumps((args, kwargs)))
+    filled_in = compile_call(pickling.dumps(function), pickling.dumps((args, kwargs)))
     filled_in(values)
     return filled_in(values)  # the second step gives what the first gave
 
@@ -82,15 +82,15 @@ def test_an_argument_without_input_is_the_same_object_in_every_step() -> None:
     generator = np.random.default_rng(0)
     expected = np.random.default_rng(0).random(2)
     filled_in = compile_call(
-        _pickling.dumps(call_method), _pickling.dumps(((generator, "random"), {}))
+        pickling.dumps(call_method), pickling.dumps(((generator, "random"), {}))
     )
     assert [filled_in([]), filled_in([])] == list(expected)
 
 
 def test_a_list_with_an_input_is_new_in_every_step() -> None:
     filled_in = compile_call(
-        _pickling.dumps(lambda items: items.append(0) or items),
-        _pickling.dumps((([Input(0)],), {})),
+        pickling.dumps(lambda items: items.append(0) or items),
+        pickling.dumps((([Input(0)],), {})),
     )
     assert filled_in([1]) == [1, 0]
     assert filled_in([2]) == [2, 0]

@@ -1,4 +1,4 @@
-"""The rules of the house: imports go down, files stay short, generated code is current."""
+"""The rules of the house: imports go down, files state their purpose, generated code is current."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ FLOORS = {
     "_held": 0,
     "_proto": 0,
     "_moments": 0,
+    "_core": 1,
     "_ring": 1,
     "_ports": 1,
     "_logs": 1,
     "_context": 1,
     "_coverage": 1,
     "_clusterfile": 1,
-    "_pickling": 1,
     "_fingerprint": 1,
     "_program": 1,
     "_rendezvous": 1,
@@ -189,12 +189,10 @@ def test_the_package_has_no_import_cycle() -> None:
 
 
 @pytest.mark.parametrize("path", handwritten(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_can_be_read_in_one_go(path: Path) -> None:
+def test_a_file_says_what_it_is_for(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    lines = text.count("\n")
-    assert lines < 300, f"{lines} lines: split it"
-    if lines:
-        assert ast.get_docstring(ast.parse(text)), "say at its top what this file is for"
+    if text:
+        assert ast.get_docstring(ast.parse(text))
 
 
 def test_the_plugin_costs_next_to_nothing() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_localcluster import _pickling
+from pytest_localcluster._core import exceptions, pickling
 from pytest_localcluster.errors import RemoteTraceback
 
 
@@ -45,24 +45,24 @@ def elsewhere(function: Any, *args: Any) -> Any:
     """Run ``function`` in an interpreter that cannot import this module, as in a task."""
     code = (
         "import sys\n"
-        "from pytest_localcluster import _pickling\n"
-        "function, args = _pickling.loads(sys.stdin.buffer.read())\n"
-        "try: answer = True, _pickling.dumps_back(function(*args))\n"
-        "except Exception as error: answer = False, _pickling.dump_exception(error)\n"
-        "sys.stdout.buffer.write(_pickling.dumps_back(answer))\n"
+        "from pytest_localcluster._core import exceptions, pickling\n"
+        "function, args = pickling.loads(sys.stdin.buffer.read())\n"
+        "try: answer = True, pickling.dumps_back(function(*args))\n"
+        "except Exception as error: answer = False, exceptions.dump_exception(error)\n"
+        "sys.stdout.buffer.write(pickling.dumps_back(answer))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        input=_pickling.dumps((function, args)),
+        input=pickling.dumps((function, args)),
         stdout=subprocess.PIPE,
         check=True,
     )
-    well, answer = _pickling.loads(done.stdout)
+    well, answer = pickling.loads(done.stdout)
     if not well:
-        error = _pickling.load_exception(*answer)
+        error = exceptions.load_exception(*answer)
         assert error is not None, answer
         raise error
-    return _pickling.loads(answer)
+    return pickling.loads(answer)
 
 
 def test_functions_of_a_test_module_go_by_value() -> None:
@@ -133,28 +133,28 @@ def test_exceptions_come_back_with_type_data_and_traceback() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_pythons_own_exceptions_come_back_whole(error: Exception) -> None:
-    again = _pickling.load_exception(*_pickling.dump_exception(error))
+    again = exceptions.load_exception(*exceptions.dump_exception(error))
     assert type(again) is type(error)
     assert str(again) == str(error)
 
 
 def test_an_exception_that_cannot_be_pickled_leaves_its_traceback() -> None:
-    data, text = _pickling.dump_exception(ValueError("held", threading.Lock()))
+    data, text = exceptions.dump_exception(ValueError("held", threading.Lock()))
     assert data == b""
     assert "ValueError: ('held'" in text
-    assert _pickling.load_exception(data, text) is None
+    assert exceptions.load_exception(data, text) is None
 
 
 def test_functions_of_installed_modules_go_by_reference() -> None:
     for function in (np.exp, np.add.reduce, os.getpid, os.path.join, len, np.linalg.norm):
-        data = _pickling.dumps(function)
+        data = pickling.dumps(function)
         assert len(data) < 100, function
-        loaded = _pickling.loads(data)
+        loaded = pickling.loads(data)
         assert loaded is function or loaded == function
 
 
 def test_nothing_stays_registered_with_cloudpickle() -> None:
     from cloudpickle import cloudpickle
 
-    _pickling.dumps(add_offset)
+    pickling.dumps(add_offset)
     assert not cloudpickle._PICKLE_BY_VALUE_MODULES

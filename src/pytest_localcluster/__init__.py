@@ -4,8 +4,8 @@ The layout, floor by floor; a file imports lower floors only::
 
     errors, _spec, _config, _clock, _held, _moments,
     _proto                                              words; the standard library only
-    _ports, _logs, _context, _coverage, _clusterfile,
-    _program, _pickling, _warned, _channel, _direct,
+    _core, _ports, _logs, _context, _coverage,
+    _clusterfile, _program, _warned, _channel, _direct,
     _streams, _tls, _links, _tensors, _graph, _ring,
     _rendezvous, _fingerprint                           the machine and the wire
     _client | _launch | _runtimes                       what a test says | where a task runs |

@@ -20,7 +20,7 @@ import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _pickling
+from ._core import pickling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,7 +101,7 @@ def keep(message: Warning | str, kind: type[Warning], file: str, line: int) -> K
     """Return a warning as it travels."""
     names = tuple(_name(base) for base in kind.__mro__ if issubclass(base, Warning))
     try:
-        data = _pickling.dumps_back(message)
+        data = pickling.dumps_back(message)
     except Exception:
         data = b""
     return Kept(data, names, str(message), file, line)
@@ -147,7 +147,7 @@ def _revive(one: Kept) -> Warning:
             continue
         with contextlib.suppress(Exception):  # whatever becomes of what it is made from
             if number == 0 and one.data:
-                message = _pickling.loads(one.data)
+                message = pickling.loads(one.data)
                 if isinstance(message, Warning):
                     return message
             kind = home

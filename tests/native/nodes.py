@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pytest_localcluster import _graph, _pickling
+from pytest_localcluster import _graph
+from pytest_localcluster._core import pickling
 from pytest_localcluster._proto.graph_pb2 import NodeDef, Value, VariableDef
 from pytest_localcluster._tensors import value_to_proto
 
@@ -43,8 +44,8 @@ def call(
         input=[*inputs, *(f"^{other}" for other in after)],
         device=device,
         num_outputs=outputs,
-        function=_pickling.dumps(function),
-        arguments=_pickling.dumps(arguments),
+        function=pickling.dumps(function),
+        arguments=pickling.dumps(arguments),
     )
 
 

@@ -8,8 +8,8 @@ import grpc
 import numpy as np
 import pytest
 
-from pytest_localcluster import _pickling
 from pytest_localcluster._clock import Deadline, poll
+from pytest_localcluster._core import exceptions
 from pytest_localcluster._runtimes.native import stepping
 from pytest_localcluster.errors import (
     CancelledError,
@@ -56,7 +56,7 @@ def test_what_an_operation_raises_comes_back_whole(
         assert status.code == UnknownError.code
         assert status.op == "n1"
         assert status.device == culprit.replace("/task", "/replica:0/task") + "/device:CPU:0"
-        error = _pickling.load_exception(status.exception, status.traceback)
+        error = exceptions.load_exception(status.exception, status.traceback)
         assert isinstance(error, CustomError)
         assert error.number == 7
         assert "raise CustomError(7)" in status.traceback

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from pytest_localcluster import _pickling
+from pytest_localcluster._core import pickling
 from pytest_localcluster._graph import Input
 from pytest_localcluster._proto.graph_pb2 import (
     GraphDef,
@@ -149,7 +149,7 @@ def test_what_is_unpickled_has_to_be_a_call(
 ) -> None:
     session = cluster.session()
     node = call("f", len, "c:0", device=PS0)
-    node.function, node.arguments = _pickling.dumps(function), _pickling.dumps(arguments)
+    node.function, node.arguments = pickling.dumps(function), pickling.dumps(arguments)
     session.add(const("c", np.zeros(3)), node)
     with pytest.raises(Failed, match=message) as caught:
         session.run("f:0")

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _graph, _pickling
+from .. import _graph
+from .._core import pickling
 
 __all__ = ["Call", "name_of", "pickle_call"]
 
@@ -45,17 +46,17 @@ def pickle_call(
     what = f"function {name_of(function)}"
     try:
         # What NumPy and the interpreter define never changes; a user's closure may between calls.
-        code = _pickle_fixed(function) if _is_fixed(function) else _pickling.dumps(function)
+        code = _pickle_fixed(function) if _is_fixed(function) else pickling.dumps(function)
         what = f"an argument of {name_of(function)}"
         arguments = (tuple(args), dict(kwargs))
         if _is_plain(arguments):
             return Call(code, pickle.dumps(arguments, pickle.HIGHEST_PROTOCOL))
-        return Call(code, _pickling.dumps(arguments))
+        return Call(code, pickling.dumps(arguments))
     except Exception as error:
         raise TypeError(f"{what} cannot be sent to a task: {error}") from error
 
 
-_pickle_fixed = functools.lru_cache(maxsize=512)(_pickling.dumps)
+_pickle_fixed = functools.lru_cache(maxsize=512)(pickling.dumps)
 
 
 def _is_fixed(function: Callable[..., Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import grpc
 
-from .. import _pickling
+from .._core import exceptions
 from ..errors import AbortedError, DeadlineExceededError, OpError, RemoteTraceback, op_error
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def raise_status(status: Status, target: str, what: str, timeout: float | None) 
             message.removeprefix("the step did not end in time; "), target, what, timeout
         )
     error = op_error(status.code)(message, op=status.op or None, device=status.device or None)
-    cause = _pickling.load_exception(status.exception, status.traceback)
+    cause = exceptions.load_exception(status.exception, status.traceback)
     if cause is None and status.traceback:
         cause = RemoteTraceback(status.traceback)
     raise error from cause

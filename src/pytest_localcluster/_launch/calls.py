@@ -9,7 +9,8 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from .. import _pickling, _warned
+from .. import _warned
+from .._core import pickling
 from . import reports
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Calls:
                 continue  # whoever asked has been told otherwise
             try:
                 if kind == "returned":
-                    future.set_result(_pickling.loads(rest[0]))
+                    future.set_result(pickling.loads(rest[0]))
                 else:
                     future.set_exception(reports.raised(self._context, *rest))
             except Exception as error:  # the result would not be read

@@ -20,8 +20,9 @@ from functools import partial
 from types import NoneType
 from typing import Any, NoReturn
 
-from pytest_localcluster import _context, _pickling, _warned
+from pytest_localcluster import _context, _warned
 from pytest_localcluster._clock import Deadline
+from pytest_localcluster._core import exceptions, pickling
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.debugger import Breakpoints
 from pytest_localcluster._launch.recorder import Recorder
@@ -77,7 +78,7 @@ class Child:
             adopt(environ, directory, path)
             _reseed()
             self.recorder.begin(filters)
-            serve, context = _pickling.loads(entry)
+            serve, context = pickling.loads(entry)
             _context.become(context)
             self.breakpoints = Breakpoints(
                 str(context.task), refusal, self.ask_for_terminal, partial(self.tell, "resumed", 0)
@@ -109,7 +110,7 @@ class Child:
             self.fail(error.with_traceback(None))  # it says all: the way here is of no interest
 
     def fail(self, error: BaseException) -> NoReturn:
-        data, text = _pickling.dump_exception(error)
+        data, text = exceptions.dump_exception(error)
         self.recorder.print()
         sys.stderr.write(text)
         self.tell("failed", 0, data, text)
@@ -167,7 +168,7 @@ class Child:
             elif rest[0] is not None:
                 _warned.apply(rest[0])
         except BaseException as error:
-            self.tell("raised", number, self.recorder.take(), *_pickling.dump_exception(error))
+            self.tell("raised", number, self.recorder.take(), *exceptions.dump_exception(error))
         else:
             self.tell("returned", number, self.recorder.take(), _NONE)
 
@@ -176,7 +177,7 @@ class Child:
         try:
             if filters is not None:
                 _warned.apply(filters)
-            function, args, kwargs = _pickling.loads(call)
+            function, args, kwargs = pickling.loads(call)
             try:
                 result = function(*args, **kwargs)
             finally:
@@ -188,12 +189,12 @@ class Child:
             # As anywhere: these end the process, and that is how the test hears of it.
             code = error.code if isinstance(error, SystemExit) else 1
             if not isinstance(code, (int, NoneType)) or isinstance(error, KeyboardInterrupt):
-                sys.stderr.write(_pickling.dump_exception(error)[1])
+                sys.stderr.write(exceptions.dump_exception(error)[1])
                 code = 1
             self.calling = False
             self.leave(code or 0)
         except BaseException as error:
-            message = "raised", number, self.recorder.take(), *_pickling.dump_exception(error)
+            message = "raised", number, self.recorder.take(), *exceptions.dump_exception(error)
         if os.getpid() != self.pid:
             self.leave()  # the function forked, and this is not the process that was asked
         _flush()  # what it printed is in the log before the test goes on
@@ -202,7 +203,7 @@ class Child:
 
     def pickle(self, function: Any, result: object) -> bytes:
         try:
-            return _pickling.dumps_back(result)
+            return pickling.dumps_back(result)
         except Exception as error:
             name = getattr(function, "__qualname__", function)
             error.add_note(f"{name} returned {type(result).__name__!r}, which goes back pickled")

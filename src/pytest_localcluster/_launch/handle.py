@@ -9,8 +9,9 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .. import _held, _pickling, _warned
+from .. import _held, _warned
 from .._clock import Deadline
+from .._core import exceptions, pickling
 from .._logs import settle
 from ..errors import ClusterError
 from . import oom, reports, shelter
@@ -133,7 +134,7 @@ class ChildProcess:
             self.wait(Deadline(1.0))
             self._calls.give_up()
             data, text = rest
-            cause = _pickling.load_exception(data, text)
+            cause = exceptions.load_exception(data, text)
             what = text.rstrip().rpartition("\n")[2]
             if cause is not None:
                 what = f"{type(cause).__name__}: {cause}".partition("\n")[0]
@@ -194,7 +195,7 @@ class ChildProcess:
         name = getattr(function, "__qualname__", function)
         if self.program:
             raise reports.no_python(self._context, self.pid, self.program, str(name))
-        call = _pickling.dump_call(function, args, kwargs, self._context.task)
+        call = pickling.dump_call(function, args, kwargs, self._context.task)
         return self._calls.make("call", call, self._filters.news())
 
     def relay(self, call: bytes, filters: list[_warned.Filter]) -> Future[tuple[Any, ...]]:

@@ -8,8 +8,8 @@ import signal
 import socket
 from functools import partial
 
-from pytest_localcluster import _pickling
 from pytest_localcluster._clock import Deadline, poll
+from pytest_localcluster._core import exceptions
 from pytest_localcluster._launch.wire import STATUS, send
 
 __all__ = ["refuse", "send_signal"]
@@ -21,7 +21,7 @@ _GROUP_SIGNALS = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
 def refuse(error: OSError, control: int, status: int) -> None:
     """Say that there is no process for a task, and that it is over."""
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(control)) as sock:
-        send(sock, ("failed", 0, *_pickling.dump_exception(error)))
+        send(sock, ("failed", 0, *exceptions.dump_exception(error)))
     with contextlib.suppress(BrokenPipeError):
         os.write(status, STATUS.pack(0) + STATUS.pack(1))
     os.close(status)

@@ -20,8 +20,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import _pickling
 from .._clock import Deadline
+from .._core import pickling
 from .._logs import settle
 from .._warned import Filters
 from ..errors import ClusterError
@@ -110,7 +110,7 @@ class ProcessLauncher:
                 environ,
                 working_directory(),
                 sys.path,
-                _pickling.dumps((entry.serve, entry.context)),
+                pickling.dumps((entry.serve, entry.context)),
                 filters.news(),
                 entry.terminal.refusal,
             )

@@ -7,7 +7,7 @@ import re
 import signal
 from typing import TYPE_CHECKING, Any
 
-from .. import _pickling
+from .._core import exceptions
 from ..errors import ClusterError, ServerExited, StartError, StartTimeout, UnsupportedError
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def hung(pid: int | None, seconds: float, said: str) -> ClusterError:
 
 def raised(context: TaskContext, data: bytes, text: str) -> BaseException:
     """Return the exception of a task's, or the error for one that cannot be made here again."""
-    error = _pickling.load_exception(data, text)
+    error = exceptions.load_exception(data, text)
     if error is not None:
         return error
     last = text.rstrip().rpartition("\n")[2]

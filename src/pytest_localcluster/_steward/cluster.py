@@ -11,10 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from .. import _context, _held, _pickling
+from .. import _context, _held
 from .._channel import close_all, renew_all
 from .._cluster import LocalCluster
 from .._context import Token
+from .._core import pickling
 from .._fingerprint import fingerprint
 from .._foreign import Elsewhere
 from .._net import Links
@@ -184,7 +185,7 @@ class _Wisher:
         self._logs = logs
         try:
             self.key = fingerprint((name, where, config))
-            self._config = _pickling.dumps(config)
+            self._config = pickling.dumps(config)
         except Exception as error:
             raise SpecError(
                 f"no cluster of scope 'run' can be had: {type(error).__name__}: {error}",

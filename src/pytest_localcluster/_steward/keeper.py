@@ -9,10 +9,10 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .. import _pickling
 from .._clock import Deadline
 from .._cluster import LocalCluster
 from .._clusterfile import ProcessId
+from .._core import exceptions, pickling
 from .._launch import reports
 from .._launch.handle import ChildProcess
 from .._launch.wire import DUMP_SIGNAL
@@ -61,7 +61,7 @@ class Keeper:
             if kept is not None:
                 return kept.facts(restarted=kept.revive())
             folder = None if wish.log_dir is None else new_folder(wish.log_dir, wish.name)
-            cluster = LocalCluster(_pickling.loads(wish.config), log_dir=folder)
+            cluster = LocalCluster(pickling.loads(wish.config), log_dir=folder)
             cluster.start()
             kept = self._clusters[wish.key] = _Kept(cluster)
             return kept.facts(started=True)
@@ -71,7 +71,7 @@ class Keeper:
         with self._starting:
             if wish.key not in self._clusters:
                 wish.surroundings.take_over()
-                prepare(_pickling.loads(wish.config))
+                prepare(pickling.loads(wish.config))
 
     def ended(self, which: Which) -> tuple[int | None, str]:
         """Return how a process of a task has ended, and what tells that it was for want of memory.
@@ -100,7 +100,7 @@ class Keeper:
             return process.relay(call, filters)
         answer: Future[Any] = Future()
         try:
-            result = process.call(*_pickling.loads(call))
+            result = process.call(*pickling.loads(call))
         except Exception as error:
             return _failed(error)
         result.add_done_callback(partial(_relay, answer))
@@ -203,8 +203,8 @@ def _relay(answer: Future[Any], result: Future[Any]) -> None:
     error = result.exception()
     try:
         if error is None:
-            answer.set_result(("returned", [], _pickling.dumps_back(result.result())))
+            answer.set_result(("returned", [], pickling.dumps_back(result.result())))
             return
     except Exception as unsent:
         error = unsent
-    answer.set_result(("raised", [], *_pickling.dump_exception(error)))
+    answer.set_result(("raised", [], *exceptions.dump_exception(error)))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import _coverage, _pickling, _ports
+from .. import _coverage, _ports
+from .._core import exceptions
 from .._launch.surroundings import adopt
 from ..errors import ClusterError
 
@@ -136,15 +137,15 @@ def dump_failure(error: BaseException) -> Failure:
     """Return an exception as it travels; what caused it goes along, as far as it can."""
     found: Failure = []
     cause: BaseException | None = error
-    while cause is not None and (data := _pickling.dump_exception(cause))[0]:
+    while cause is not None and (data := exceptions.dump_exception(cause))[0]:
         found.append(data)
         cause = cause.__cause__
-    return found or [_pickling.dump_exception(error)]
+    return found or [exceptions.dump_exception(error)]
 
 
 def load_failure(failure: Failure) -> BaseException:
     """Return the exception of :func:`dump_failure`, caused by what it was caused by there."""
-    error, *causes = (_pickling.load_exception(*one) for one in failure)
+    error, *causes = (exceptions.load_exception(*one) for one in failure)
     if error is None:
         text = failure[0][1]
         return ClusterError(

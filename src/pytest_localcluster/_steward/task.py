@@ -9,8 +9,9 @@ from functools import partial
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from .. import _held, _pickling, _warned
+from .. import _held, _warned
 from .._clock import poll
+from .._core import pickling
 from .._foreign import BorrowedServer, ForeignLog
 from .._launch import reports
 from .._life import Life, State
@@ -158,7 +159,7 @@ class _RunProcess:
         if self.program:
             name = getattr(function, "__qualname__", str(function))
             raise reports.no_python(self._context, self.pid, self.program, name)
-        call = _pickling.dump_call(function, args, kwargs, self._context.task)
+        call = pickling.dump_call(function, args, kwargs, self._context.task)
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         self._pending.add(future)
@@ -177,7 +178,7 @@ class _RunProcess:
                 kind, kept, *rest = asked.result()
                 _warned.receive(str(self._context.task), kept)
                 if kind == "returned":
-                    future.set_result(_pickling.loads(rest[0]))
+                    future.set_result(pickling.loads(rest[0]))
                     return
                 error = reports.raised(self._context, *rest)
         except Exception as unread:

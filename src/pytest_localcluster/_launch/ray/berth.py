@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ... import _pickling
+from ..._core import pickling
 from ..._warned import Filters
 from ...errors import ClusterError, StartError
 from .. import reports
@@ -114,7 +114,7 @@ class RayBerth:
             *environment(entry.context.env),
             directory,
             list(sys.path),
-            _pickling.dumps((entry.serve, entry.context)),
+            pickling.dumps((entry.serve, entry.context)),
             filters.news(),
             NoTerminal.refusal,
         )

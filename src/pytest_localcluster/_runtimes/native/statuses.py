@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import grpc
 
-from ... import _pickling
+from ..._core import exceptions
 from ..._proto.graph_pb2 import Status
 from ...errors import OpError, UnavailableError, UnknownError, op_error
 
@@ -77,7 +77,7 @@ def _sendable(text: str) -> str:
 
 def operation_failed(error: BaseException, op: str, device: str) -> Status:
     """Return the message for what an operation's Python function raised."""
-    data, text = _pickling.dump_exception(error)
+    data, text = exceptions.dump_exception(error)
     if isinstance(error, OpError):
         status = status_of(error, op=op, device=device)
         status.message = _sendable(error.message)  # in the user's own words, however many

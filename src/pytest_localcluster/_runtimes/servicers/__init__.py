@@ -127,7 +127,7 @@ class ServicerRuntime(Runtime):
                 self._check_pickles(job)
 
     def _check_pickles(self, job: str) -> None:
-        from ..._pickling import dumps
+        from ..._core.pickling import dumps
 
         for adder in self.adders[job]:
             try:

@@ -18,7 +18,6 @@ import re
 import sys
 import sysconfig
 import threading
-import traceback
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType, NoneType
@@ -32,14 +31,15 @@ from cloudpickle.cloudpickle import (
     _DYNAMIC_CLASS_TRACKER_BY_ID,
 )
 
-from .errors import RemoteTraceback, rebuild
+from ..errors import rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["dump_call", "dump_exception", "dumps", "dumps_back", "load_exception", "loads"]
+__all__ = ["HERE", "dump_call", "dumps", "dumps_back", "loads"]
 
-_HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).parent.parent)
+"""The folder of this package."""
 _INSTALLED = tuple(
     {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
@@ -94,34 +94,6 @@ def _dump(pickler: type[_Pickler], obj: object) -> bytes:
     buffer = io.BytesIO()
     pickler(buffer).dump(obj)
     return buffer.getvalue()
-
-
-def dump_exception(error: BaseException) -> tuple[bytes, str]:
-    """Return ``error`` pickled, empty if that cannot be, and its traceback as text."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
-        frames = frames.tb_next  # how we called it is no news to the user
-    text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
-    try:
-        data = dumps_back(error)
-        loads(data)  # many exceptions pickle, but cannot be made again from what was pickled
-    except Exception:
-        data = b""
-    return data, text
-
-
-def load_exception(data: bytes, text: str) -> BaseException | None:
-    """Return the exception of :func:`dump_exception`, its traceback as the ``__cause__``."""
-    if not data:
-        return None
-    try:
-        error = loads(data)
-    except Exception:
-        return None
-    if not isinstance(error, BaseException):
-        return None
-    error.__cause__ = RemoteTraceback(text)
-    return error
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
@@ -231,7 +203,7 @@ def _is_rewritten(module: Any) -> bool:
 def _is_own(module: Any) -> bool:
     """Tell whether a module belongs to the tests: it is neither installed nor one of ours."""
     file = getattr(module, "__file__", None) or ""
-    return bool(file) and not file.startswith((_HERE, *_INSTALLED))
+    return bool(file) and not file.startswith((HERE, *_INSTALLED))
 
 
 def _module_of(obj: Any) -> ModuleType | None:
