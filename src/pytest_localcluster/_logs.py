@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import itertools
 import os
@@ -20,6 +21,15 @@ __all__ = ["Follower", "TaskLog", "current_log", "follow", "logging_to", "new_fo
 
 _KEPT = 1 << 20
 """How many bytes of a removed log stay readable."""
+
+_PIECE = 1 << 16
+"""How many bytes of a log are read, and shown, at a time."""
+
+_LONGEST_LINE = 1 << 16
+"""Characters after which a line is shown as it is, and continued on the next one."""
+
+_STALLED = 5.0
+"""Seconds without progress after which a follower that is closed gives up."""
 
 
 class TaskLog:
@@ -77,24 +87,31 @@ class TaskLog:
 
     def since(self, mark: int) -> str:
         """Return what was printed after ``mark``; bytes that are not UTF-8 are shown as U+FFFD."""
-        return self._read(mark).decode(errors="replace")
+        return self.read(mark)[1].decode(errors="replace")
 
-    def _read(self, mark: int) -> bytes:
+    def read(self, mark: int, size: int = -1) -> tuple[int, bytes]:
+        """Return bytes printed after ``mark``, at most ``size`` of them unless that is negative.
+
+        Returns:
+            The offset of the first byte, larger than ``mark`` if what came before it is gone; and
+            the bytes.
+        """
         if self._remains is not None:
             start, content = self._remains
-            return content[max(0, mark - start) :]
+            first = max(0, mark - start)
+            return max(mark, start), content[first : first + size if size >= 0 else None]
         try:
             with self.path.open("rb") as file:
                 file.seek(mark)
-                return file.read()
+                return mark, file.read(size)
         except FileNotFoundError:
-            return b""
+            return mark, b""
 
     def remove(self) -> None:
         """Delete the file; its last part stays readable here. Idempotent."""
         if self._remains is None:
             start = max(0, self.mark() - _KEPT)
-            self._remains = (start, self._read(start))
+            self._remains = self.read(start)
             self.path.unlink(missing_ok=True)
 
     def discard(self) -> None:
@@ -134,15 +151,71 @@ def logging_to(log: TaskLog) -> Iterator[None]:
         _current.reset(previous)
 
 
+class _Shown:
+    """How far one log was shown.
+
+    Args:
+        prefix: stands before each of its lines.
+        log: the log; what it holds already is not shown.
+    """
+
+    def __init__(self, prefix: str, log: TaskLog) -> None:
+        self.prefix = prefix
+        self.log = log
+        self.mark = log.mark()
+        self._rest = ""
+        self._begin()
+
+    def _begin(self) -> None:
+        # A character may be split over two pieces.
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+
+    def show(self, end: int, write: Callable[[str], object]) -> bool:
+        """Show one piece of what was printed before ``end``; return False if there was none."""
+        if end < self.mark:  # somebody has emptied the file
+            self.mark = 0
+            self._begin()
+        start, data = self.log.read(self.mark, min(_PIECE, end - self.mark))
+        if start > self.mark:
+            self._left_out(start - self.mark, "the log was removed before they were shown", write)
+        self.mark = start + len(data)
+        *lines, self._rest = (self._rest + self._decode(data)).split("\n")
+        while len(self._rest) > _LONGEST_LINE:
+            lines.append(self._rest[:_LONGEST_LINE])
+            self._rest = self._rest[_LONGEST_LINE:]
+        self._write(lines, write)
+        return bool(data)
+
+    def close(self, end: int, write: Callable[[str], object]) -> None:
+        """Show a last line that has no end, and report what was not shown before ``end``."""
+        self._rest += self._decode(b"", final=True)
+        if self._rest:
+            self._write([self._rest], write)
+        if end > self.mark:
+            why = f"nothing could be written for {_STALLED:g} s after the end"
+            self._left_out(end - self.mark, why, write)
+
+    def _left_out(self, count: int, why: str, write: Callable[[str], object]) -> None:
+        self._write([f"({count} bytes left out: {why})"], write)
+
+    def _write(self, lines: list[str], write: Callable[[str], object]) -> None:
+        if lines:
+            write("".join(f"{self.prefix} {line}\n" for line in lines))
+
+
 class Follower:
-    """A thread that shows logs as they grow, each line behind its task's name."""
+    """A thread that shows logs as they grow, each line behind its task's name.
+
+    Bytes that are left out, if any, are counted in a line of their own.
+    """
 
     def __init__(self, logs: Iterable[tuple[str, TaskLog]], write: Callable[[str], object]) -> None:
-        self._logs = [(prefix, log, [log.mark()], [""]) for prefix, log in logs]
+        self._logs = [_Shown(prefix, log) for prefix, log in logs]
         self._write = write
         self._closing = threading.Event()
         self._showing = threading.Lock()
         self._paused = False
+        self._stalled = False
         self._thread = threading.Thread(
             target=self._run, name="pytest-localcluster-logs", daemon=True
         )
@@ -154,17 +227,17 @@ class Follower:
             with self._showing:
                 if not self._paused:
                     self._show()
+        with self._showing:
+            for shown, end in self._show():
+                shown.close(end, self._write)
 
-    def _show(self, last: bool = False) -> None:
-        for prefix, log, mark, rest in self._logs:
-            with contextlib.suppress(FileNotFoundError):
-                text = log.since(mark[0])
-                mark[0] += len(text.encode())
-                *lines, rest[0] = (rest[0] + text).split("\n")
-                if last and rest[0]:
-                    lines.append(rest[0])
-                for line in lines:
-                    self._write(f"{prefix} {line}\n")
+    def _show(self) -> list[tuple[_Shown, int]]:
+        """Show what was printed until now; return each log and where it ended."""
+        ends = [(shown, shown.log.mark()) for shown in self._logs]
+        behind = ends
+        while behind and not self._stalled:
+            behind = [(shown, end) for shown, end in behind if shown.show(end, self._write)]
+        return ends
 
     def pause(self) -> None:
         """Show what was printed until now, and then nothing."""
@@ -178,11 +251,15 @@ class Follower:
         self._paused = False
 
     def close(self) -> None:
-        """Show what is left and end. Idempotent."""
-        if not self._closing.is_set():
-            self._closing.set()
-            self._thread.join(5.0)  # longer only if whoever reads our output has stopped reading
-            self._show(last=True)
+        """Show what is left and end, unless nothing more can be written. Idempotent."""
+        self._closing.set()
+        while self._thread.is_alive() and not self._stalled:
+            before = self._progress()
+            self._thread.join(_STALLED)
+            self._stalled = self._thread.is_alive() and self._progress() == before
+
+    def _progress(self) -> int:
+        return sum(shown.mark for shown in self._logs)
 
 
 def follow(logs: Iterable[tuple[str, TaskLog]], write: Callable[[str], object]) -> Follower:

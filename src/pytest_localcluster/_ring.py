@@ -9,10 +9,15 @@ nanoseconds, which is one for all processes of a machine. The end is 0 as long a
 The code stands for a kind, a name and a place, which follow the ring, a line of JSON for each. The
 number is written last: a record that is only half there has that of the one before, a lap ago.
 Before the ring is a word that says until when all is written.
+
+The space on the disk is allocated before the file is mapped: a store into a page that the file
+system cannot back would end the task with SIGBUS. Without that space nothing is recorded.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import json
 import mmap
@@ -24,7 +29,16 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import NamedTuple
 
-__all__ = ["CAPACITY", "FOREVER", "Note", "Notes", "Ring", "complete_until", "read_notes"]
+__all__ = [
+    "CAPACITY",
+    "FOREVER",
+    "Note",
+    "Notes",
+    "Ring",
+    "complete_until",
+    "has_no_space",
+    "read_notes",
+]
 
 CAPACITY = 1 << 14
 """How many records a ring holds."""
@@ -43,6 +57,9 @@ _BYTES = _HEAD.size + CAPACITY * _SIZE
 _pack = _RECORD.pack_into
 _CODES = 20_000
 _LONGEST = 200
+_NO_SPACE = 1
+"""The size, in bytes, of a file for which no space could be allocated."""
+
 _TORN = 64
 """How many of the oldest records may be just about to be overwritten: one by each thread."""
 
@@ -96,7 +113,7 @@ class Ring:
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
-            os.ftruncate(self._file, _BYTES)
+            _allocate(self._file)
             self._map = mmap.mmap(self._file, _BYTES)
             whole = memoryview(self._map).cast("Q")
             self._until, self._words = whole[:1], whole[1:]
@@ -106,7 +123,8 @@ class Ring:
         self._next = itertools.count(1).__next__
         self._codes: dict[tuple[str, str, str], int] = {}
         self._coding = threading.Lock()
-        self.code("", "(one of too many names)", "")
+        self._no_space = False  # for further names
+        self.code("", "(name not recorded)", "")
 
     def __del__(self) -> None:
         if hasattr(self, "_next"):
@@ -120,10 +138,15 @@ class Ring:
             with self._coding:
                 code = self._codes.get(key)
                 if code is None:
-                    if len(self._codes) >= _CODES:
+                    if len(self._codes) >= _CODES or self._no_space:
                         return 0
-                    line = json.dumps([kind, name[:_LONGEST], place[:_LONGEST]])
-                    os.write(self._file, line.encode() + b"\n")
+                    line = json.dumps([kind, name[:_LONGEST], place[:_LONGEST]]).encode() + b"\n"
+                    written = 0
+                    with contextlib.suppress(OSError):
+                        written = os.write(self._file, line)
+                    if written < len(line):  # what came after half a line could not be read
+                        self._no_space = True
+                        return 0
                     code = self._codes[key] = len(self._codes)
         return code
 
@@ -167,6 +190,32 @@ class Ring:
     def is_complete(self, until: int) -> None:
         """Say that all is noted that was done until that moment; FOREVER while nothing is done."""
         self._until[0] = until
+
+
+def _allocate(file: int) -> None:
+    """Give the file its size and its space on the disk.
+
+    Raises:
+        OSError: there is no space; the file is then one for :func:`has_no_space`.
+    """
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, _BYTES)
+        else:  # macOS
+            written = os.write(file, bytes(_BYTES))
+            if written < _BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        os.ftruncate(file, _NO_SPACE)  # a hole, which takes no space
+        raise
+
+
+def has_no_space(path: Path) -> bool:
+    """Return True if a task could not record anything for want of space on the disk."""
+    try:
+        return path.stat().st_size == _NO_SPACE
+    except OSError:
+        return False
 
 
 def complete_until(path: Path) -> int:

@@ -146,6 +146,14 @@ def test_where_nothing_can_be_written(pytester: pytest.Pytester, run: Run) -> No
     assert "timelines in" not in result.stdout.str()
 
 
+def test_only_the_owner_can_read_the_files(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile("def test_it(local_cluster): assert 0")
+    run("--cluster-timeline=failed")
+    files = [path for path in pytester.path.rglob("*") if path.suffix in (".html", ".json")]
+    assert len(files) == 2
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
 def test_names_of_files() -> None:
     assert file_name("unit/test_a.py::TestIt::test_it[1-x]") == "unit.test_a.TestIt.test_it[1-x]"
     one, two = file_name("test_a.py::test_it[a/*]"), file_name("test_a.py::test_it[a/?]")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from pytest_localcluster import _ring
-from pytest_localcluster._ring import CAPACITY, Note, Ring, read_notes
+from pytest_localcluster._ring import CAPACITY, Note, Ring, has_no_space, read_notes
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_too_many_names_are_one(ring: Ring, path: Path, monkeypatch: pytest.Monk
     assert [note.name for note in read_notes(path).found] == [
         "a",
         "b",
-        "(one of too many names)",
+        "(name not recorded)",
         "b",
     ]
 
@@ -140,3 +140,37 @@ def test_a_task_that_noted_nothing(path: Path) -> None:
     assert read_notes(path).found == []
     path.write_bytes(b"")
     assert read_notes(path).found == []
+
+
+def limited_ring(path: Path, limit: int, rest: str = "") -> subprocess.CompletedProcess[str]:
+    """Make a ring in a process whose files can have ``limit`` bytes, as on a disk that is full."""
+    code = (
+        "import resource, sys; from pytest_localcluster._ring import Ring\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "ring = Ring(sys.argv[1])\n" + rest
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_without_space_nothing_is_recorded(path: Path) -> None:
+    done = limited_ring(path, 4096)
+    assert done.returncode == 1, "SIGBUS would be -7"
+    assert "OSError" in done.stderr
+    assert has_no_space(path)
+    assert read_notes(path).found == []
+
+
+def test_without_space_for_names_records_go_on_without_them(path: Path, ring: Ring) -> None:
+    whole = path.stat().st_size
+    path.unlink()
+    done = limited_ring(
+        path,
+        whole + 40,
+        "ring.add(ring.code('op', 'a', ''), 1, 2)\n"
+        "ring.add(ring.code('op', 'x' * 100, ''), 3, 4)\n"
+        "ring.add(ring.code('op', 'b', ''), 5, 6)\n",
+    )
+    assert done.returncode == 0, done.stderr
+    assert not has_no_space(path)
+    assert [note.name for note in read_notes(path).found] == ["a", *["(name not recorded)"] * 2]

@@ -156,7 +156,11 @@ class Timelines:
             if not self._told and not trouble:
                 self._told = True
                 trace = page.with_suffix(".trace.json")
-                _say(item, report, f"{page}\n{trace} (for https://ui.perfetto.dev)\n")
+                text = f"{page}\n{trace} (for https://ui.perfetto.dev)\n"
+                if unrecorded := self._recorder.unrecorded(clusters):
+                    tasks = ", ".join(map(str, unrecorded))
+                    text += f"without the steps of {tasks}: no space was left on the disk\n"
+                _say(item, report, text)
         if report.when == "teardown":
             self._item = None
             self._forget()
@@ -249,7 +253,11 @@ def _say(item: pytest.Item, report: pytest.TestReport, text: str) -> None:
 
 
 def _put(path: Path, text: str) -> None:
-    """Write a file at once: nobody ever finds half of it."""
+    """Write a file that only its owner can read, at once: nobody ever finds half of it."""
     beside = path.with_name(f"{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+    beside.unlink(missing_ok=True)  # of an earlier process with this number
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    opened = os.open(beside, flags, 0o600)
+    with os.fdopen(opened, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
     beside.replace(path)

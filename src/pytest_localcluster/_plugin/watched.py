@@ -57,7 +57,8 @@ class Watched:
             try:
                 end, mark = server.log.mark(), self._marks.get(server, server.log.origin)
                 start = max(mark, end - limit)
-                text = server.log.since(start) if end > mark else ""
+                data = server.log.read(start, end - start)[1] if end > mark else b""
+                text = data.decode(errors="replace")
             except OSError as error:  # whatever somebody did to the file, the run goes on
                 yield server, f"its log cannot be read: {error}\n", 0
                 continue

@@ -150,12 +150,15 @@ class Lane:
         if size < self._read:  # somebody has emptied it
             self._read, self._rest = 0, b""
         skipped = size - self._read - _AT_ONCE
-        if skipped > 0:
-            self.left_out += os.pread(self._log, skipped, self._read).count(b"\n")
-            self._read, self._rest = size - _AT_ONCE, b""
+        while skipped > 0:
+            piece = os.pread(self._log, min(skipped, _AT_ONCE), self._read)
+            self.left_out += piece.count(b"\n")
+            self._read, self._rest = self._read + len(piece), b""
+            skipped = skipped - len(piece) if piece else 0
         data = os.pread(self._log, size - self._read, self._read)
         self._read += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[:_AT_ONCE]  # more of a line is never shown
         for line in lines:
             self._print(now, line)
 

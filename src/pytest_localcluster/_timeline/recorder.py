@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Self
 
+from .._ring import has_no_space
 from .lane import Call, Lane
 from .lookout import Lookout
 
@@ -176,6 +177,14 @@ class Recorder:
             for server in cluster.servers:
                 self.lane(server)
         return [lane for lane in self._lanes if lane.server.cluster in clusters]
+
+    def unrecorded(self, clusters: Collection[LocalCluster]) -> list[Task]:
+        """Return the tasks that recorded nothing for want of space on the disk."""
+        return [
+            lane.server.task
+            for lane in self.lanes(clusters)
+            if any(has_no_space(life.notes) for life in lane.lives)
+        ]
 
     def look(self) -> None:
         """Take note of what was printed until now, and who has died."""

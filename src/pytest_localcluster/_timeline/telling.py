@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from .._clock import Deadline, poll
-from .._ring import complete_until, read_notes
+from .._ring import complete_until, has_no_space, read_notes
 from .steps import Steps
 from .story import Arrow, Bar, Group, Row, Story
 from .tasks import Told
@@ -69,6 +69,9 @@ def tell_story(
             if lost + cut:
                 what = "older steps, operations and tensors"
                 story.left_out.append(f"{one.group.name}: up to {lost + cut} {what}")
+            if has_no_space(life.notes):
+                why = "no space was left on the disk for its record"
+                story.left_out.append(f"{one.group.name}: steps, operations and tensors: {why}")
             one.tell_notes(notes, life.ended or end, steps)
         if one.lane.left_out:
             story.left_out.append(f"{one.group.name}: {one.lane.left_out} lines of its log")
@@ -88,7 +91,7 @@ def tell_story(
 def _await_notes(lanes: Sequence[Lane], end: int) -> None:
     """Wait until tasks that live have noted what they did before the end."""
     living = [lane.lives[-1].notes for lane in lanes if lane.lives and lane.server.is_alive()]
-    noting = [notes for notes in living if notes.exists()]
+    noting = [notes for notes in living if notes.exists() and not has_no_space(notes)]
     poll(lambda: all(complete_until(notes) >= end for notes in noting), Deadline(_PATIENCE))
 
 
