@@ -99,6 +99,14 @@ class TestForkserver:
         assert stopped.run(lambda: 1, timeout=20) == [1]
 
     @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+    def test_kill(self, stopped: LocalCluster) -> None:
+        worker = stopped.workers[0]
+        stopped.config = stopped.config.replace(stop_timeout=0.2)
+        with pytest.raises(ClusterError, match=r"task:0 was not seen to end within 0.2 s of SIGK"):
+            worker.kill()
+        assert worker.is_alive()
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
     def test_stop(self, stopped: LocalCluster) -> None:
         pids = [server.pid for server in stopped.servers]
         stopped.workers[0].submit(hold_the_interpreters_lock)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import _moments
 from ._launch import Entry, Process
-from ._launch.reports import describe_exit, exited, never_ready, start_failed
+from ._launch.reports import describe_exit, exited, never_ready, not_killed, start_failed
 from ._terminal import terminal
 from .errors import ServerExited, StopError
 
@@ -191,14 +191,19 @@ class Life:
             self.forgive()  # the failed start has been reported
 
     def kill(self, signal: int, deadline: Deadline) -> None:
-        """Send a signal that the task may die of; after SIGKILL it is dead by the deadline."""
+        """Send a signal that the task may die of; after SIGKILL it is dead.
+
+        Raises:
+            ClusterError: it was not seen to be dead by the deadline.
+        """
         process = self.living("kill")
         self.asked.add(signal)
         _moments.tell(self._handle, "kill", signals.Signals(signal).name)
         process.signal(signal)
         if signal == signals.SIGKILL:
             self.state = State.KILLED
-            process.wait(deadline)
+            if process.wait(deadline) is None:
+                raise not_killed(self._context, process.pid, deadline.seconds)
         elif signal == signals.SIGSTOP:
             self.state = State.SUSPENDED
         elif signal == signals.SIGCONT and self.state is State.SUSPENDED:

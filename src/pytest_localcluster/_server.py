@@ -159,6 +159,7 @@ class Server:
 
         Raises:
             SpecError: there is no such signal.
+            ClusterError: SIGKILL was sent, and the end was not seen within ``stop_timeout``.
             UnsupportedError: the task is a thread.
         """
         if isinstance(signal, bool) or signal not in signals.valid_signals():

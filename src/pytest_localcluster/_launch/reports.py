@@ -21,6 +21,7 @@ __all__ = [
     "never_ready",
     "no_python",
     "not_forked",
+    "not_killed",
     "not_suspended",
     "raised",
     "start_failed",
@@ -143,6 +144,16 @@ def no_python(
         "runtime, and only jobs of a CommandRuntime are not Python",
         task=str(context.task),
         pid=pid,
+    )
+
+
+def not_killed(context: TaskContext, pid: int | None, seconds: float | None) -> ClusterError:
+    """Return the error for a task that was sent SIGKILL, and whose end was not seen in time."""
+    return ClusterError(
+        f"{context.task} was not seen to end within {seconds:g} s of SIGKILL",
+        remedy="look at /proc/PID/stack of the task, and whether its parent is stopped, which "
+        "sends the signal and waits for the end",
+        **_where(context, pid),
     )
 
 
