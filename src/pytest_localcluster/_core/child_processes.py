@@ -14,7 +14,7 @@ import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import import_hooks, stand_ins
+from . import import_hooks, stand_ins, test_files
 from .stand_ins import Answer, Question, StandIn
 
 if TYPE_CHECKING:
@@ -46,10 +46,12 @@ def host(asker: Callable[[Question], Answer | None]) -> None:
         os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
-def join(address: Any, key: bytes, homes: list[tuple[Any, ...]]) -> None:
+def join(
+    address: Any, key: bytes, patterns: tuple[str, ...], homes: list[tuple[Any, ...]]
+) -> None:
     """Let this process, a child of a task, have stand-ins."""
     global _address, _key
-    _address, _key = address, key
+    _address, _key, test_files.patterns = address, key, patterns
     host(_ask_task)
     for home in homes:
         stand_ins.arrange(home)
@@ -152,6 +154,7 @@ class _Joining:
         homes = [tuple(module.home) for module in stand_ins.everything_present()]
         code = (
             f"import sys; sys.path[:] = {sys.path!r}\n"  # else this package may not be found there
-            f"from {__name__} import join; join({_address!r}, {_key!r}, {homes!r})"
+            f"from {__name__} import join\n"
+            f"join({_address!r}, {_key!r}, {test_files.patterns!r}, {homes!r})"
         )
         return exec, (code, {})

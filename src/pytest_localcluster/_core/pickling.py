@@ -390,4 +390,6 @@ def _sent_class(tracker: str, module: str, qualname: str) -> type:
     if found is None:
         raise pickle.UnpicklingError(f"class {module}.{qualname} is gone from this process")
     return found  # type: ignore[no-any-return]  # the table holds classes only
+
+
 _HAVE_REDUCERS = (FunctionType, *_REDUCED_BY_NAME)

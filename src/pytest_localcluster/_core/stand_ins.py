@@ -142,11 +142,12 @@ _latest_origin = ""
 class StandIn(ModuleType):
     """A module that stands for a test module of another process."""
 
-    __slots__ = ("_arrived", "_former", "_missing", "home")
+    __slots__ = ("_arrived", "_former", "_missing", "_size", "home")
     home: Home
     _arrived: dict[str, weakref.ref[Any]]  # strong ones would be cycles
     _former: dict[str, weakref.ref[Any]]  # functions of the stand-in before this one
     _missing: set[str]
+    _size: int  # of its __dict__ when it was empty
 
     def arrived(self, name: str) -> Any:
         """Return a function or class that arrived under this name, None if there is none."""
@@ -338,13 +339,15 @@ def load_operation(*parts: bytes) -> list[Any]:
 
 
 def _renew() -> None:
-    """Put an empty stand-in in the place of each one."""
-    global _present
-    former, _present = _present, {}
-    for key, old in former.items():
+    """Put an empty stand-in in the place of each one that is not empty."""
+    for key, old in list(_present.items()):
+        if not old._arrived and len(old.__dict__) == old._size and not old._missing:
+            continue
         new = _present[key] = _make(old.home)
-        living = {n: ref for n, ref in old._former.items() if ref() is not None}
-        new._former = {**living, **old._arrived}
+        new._former = old._arrived
+        if old._former:
+            living = {name: ref for name, ref in old._former.items() if ref() is not None}
+            new._former = {**living, **old._arrived}
         if sys.modules.get(key[0]) is old:
             _attach(new)
 
@@ -355,7 +358,9 @@ def stand_in(*args: Any) -> StandIn:
     home = Home(*args)
     mode, key = _loading.mode, (home.name, home.file)
     if home.origin == own_origin():
-        return _make(home)  # the module itself is here, and a copy of its functions is what is asked
+        return _make(
+            home
+        )  # the module itself is here, and a copy of its functions is what is asked
     if mode is _Mode.CALL:
         _latest_origin = home.origin
     if mode is not _Mode.PLAIN and home.attached:
@@ -394,6 +399,7 @@ def _make(home: Home) -> StandIn:
     namespace["__loader__"] = spec.loader
     if home.name != "__main__":
         namespace["__spec__"] = spec
+    module._size = len(namespace)
     return module
 
 
@@ -651,7 +657,11 @@ def set_again(function: FunctionType, state: tuple[Any, ...]) -> None:
 
 
 def make_class(
-    sender: str, home: StandIn | None, qualname: str, make: Callable[..., type], args: tuple[Any, ...]
+    sender: str,
+    home: StandIn | None,
+    qualname: str,
+    make: Callable[..., type],
+    args: tuple[Any, ...],
 ) -> type:
     """Return a class that has arrived before, or a new one without its state.
 
@@ -715,6 +725,7 @@ def make_cached(
             return found
     cached = functools.lru_cache(**parameters)(function)
     cached.__module__, cached.__qualname__ = module, qualname
+    _tokens[cached] = token
     if home is not None:
         home._arrived[qualname] = weakref.ref(cached)
     return cached
@@ -732,6 +743,7 @@ def make_once(
     found = _sent.get(token, _named.get(token))
     if found is None:
         found = _named[token] = make(*args)
+        _tokens[found] = token
         for attribute, value in attributes.items():
             setattr(found, attribute, value)
     if home is not None:

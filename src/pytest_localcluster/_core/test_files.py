@@ -17,7 +17,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["HERE", "configure", "goes_by_value", "is_own", "may_be_test", "note_collected", "note_stand_in", "patterns"]
+__all__ = [
+    "HERE",
+    "configure",
+    "goes_by_value",
+    "is_own",
+    "may_be_test",
+    "note_collected",
+    "note_stand_in",
+    "patterns",
+]
 
 HERE = str(Path(__file__).parent.parent)
 """The folder of this package."""

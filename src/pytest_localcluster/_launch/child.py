@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from pytest_localcluster import _context, _warned
 from pytest_localcluster._clock import Deadline
-from pytest_localcluster._core import child_processes, exceptions, pickling, stand_ins
+from pytest_localcluster._core import child_processes, exceptions, pickling, stand_ins, test_files
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.debugger import Breakpoints
 from pytest_localcluster._launch.questions import READER, Questions
@@ -81,7 +81,7 @@ class Child:
             _reseed()
             self.recorder.begin(filters)
             child_processes.host(self.questions.ask)
-            serve, context = pickling.loads(entry)
+            serve, context, test_files.patterns = pickling.loads(entry)
             _context.become(context)
             self.breakpoints = Breakpoints(
                 str(context.task), refusal, self.ask_for_terminal, partial(self.tell, "resumed", 0)

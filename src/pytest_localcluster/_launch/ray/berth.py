@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..._core import pickling, stand_ins
+from ..._core import pickling, stand_ins, test_files
 from ..._warned import Filters
 from ...errors import ClusterError, StartError
 from .. import reports
@@ -110,7 +110,7 @@ class RayBerth:
         except FileNotFoundError:
             directory = None
         filters = Filters()
-        served = pickling.dumps((entry.serve, entry.context))
+        served = pickling.dumps((entry.serve, entry.context, test_files.patterns))
         package = Package(
             *environment(entry.context.env),
             directory,
