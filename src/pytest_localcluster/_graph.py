@@ -12,7 +12,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from ._core import pickling
+from ._core import stand_ins
 
 __all__ = ["BadCall", "Input", "call_method", "compile_call", "in_short", "pack"]
 
@@ -108,8 +108,7 @@ def compile_call(
         BadCall: they are pickles of something else.
         Exception: whatever unpickling raises.
     """
-    call = pickling.loads(function)
-    packed = pickling.loads(arguments)
+    call, packed = stand_ins.load_operation(function, arguments)
     if not callable(call):
         raise BadCall(f"a {type(call).__qualname__} cannot be called")
     if not (isinstance(packed, tuple) and list(map(type, packed)) == [tuple, dict]):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
 from . import _observer
+from ._core import test_files
 from ._plugin.fixtures import (
     cluster_config,
     cluster_factory,
@@ -50,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[WATCH] = watch = Watch(config, options)
     config.stash[RUN] = RunScope(config, options, watch)
     config.stash[_PREVIOUS] = _observer.observe(watch)
+    test_files.configure(config.getini("python_files"))
     config.pluginmanager.register(MarkerCheck(), "localcluster-marker")
     config.pluginmanager.register(watch, "localcluster-watch")
     if options.leak_check != "off":
@@ -75,6 +78,12 @@ def pytest_configure(config: pytest.Config) -> None:
         from . import _ports
 
         _ports.configure(options.port_range)
+
+
+@pytest.hookimpl(tryfirst=True)  # whoever makes it imports the file
+def pytest_pycollect_makemodule(module_path: Path) -> None:
+    """Note which files are test modules: a task does not import them."""
+    test_files.note_collected(str(module_path))
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist has us given tests: all shall have joined by then

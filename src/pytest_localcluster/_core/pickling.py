@@ -8,42 +8,41 @@ that way, so that an instance of a test's class is an instance of that very clas
 from __future__ import annotations
 
 import builtins
+import copyreg
 import functools
 import importlib
-import inspect
 import io
-import os
+import marshal
 import pickle
-import re
 import sys
-import sysconfig
-import threading
-from contextlib import contextmanager, suppress
-from pathlib import Path
+import typing
+from contextlib import suppress
 from types import CodeType, FunctionType, MethodType, ModuleType, NoneType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-# The table by which cloudpickle itself recognises a class that it has sent before.
+# The table by which cloudpickle itself recognises a class that it has sent before, and the parts
+# of its reducers that do not depend on where a function or class is found.
 from cloudpickle.cloudpickle import (
     _DYNAMIC_CLASS_TRACKER_BY_CLASS,
     _DYNAMIC_CLASS_TRACKER_BY_ID,
+    _decompose_typevar,
+    _dynamic_class_reduce,
+    _extract_code_globals,
+    _should_pickle_by_reference,
 )
 
 from ..errors import rebuild
+from . import stand_ins
+from .annotations import annotations_of, names_in
+from .stand_ins import Empty, StandIn
+from .test_files import HERE, goes_by_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["HERE", "dump_call", "dumps", "dumps_back", "loads"]
-
-HERE = str(Path(__file__).parent.parent)
-"""The folder of this package."""
-_INSTALLED = tuple(
-    {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-)
-_registry_lock = threading.Lock()  # cloudpickle's list of modules that go by value is global
+__all__ = ["HERE", "dump_call", "dump_named", "dumps", "dumps_back", "loads"]
 
 loads = pickle.loads
 
@@ -54,8 +53,7 @@ def dumps(obj: object) -> bytes:
         # By far the most common operations, and nothing in them would go by value.
         with suppress(pickle.PicklingError, AttributeError, TypeError):
             return pickle.dumps(obj, pickle.HIGHEST_PROTOCOL)
-    with _by_value(obj):
-        return _dump(_Pickler, obj)
+    return _dump(_Pickler, obj)
 
 
 def dump_call(
@@ -90,6 +88,23 @@ def dumps_back(obj: object) -> bytes:
     return _dump(_BackPickler, obj)
 
 
+def dump_named(obj: Any) -> stand_ins.Answer:
+    """Pickle a global of a test module for a task that lacks it.
+
+    An object that pickles by its own name, such as a sentinel, is taken apart instead.
+    """
+    kind = type(obj)
+    by_name = kind.__reduce__ is not object.__reduce__ or (
+        kind.__reduce_ex__ is not object.__reduce_ex__
+    )
+    if by_name and goes_by_value(getattr(obj, "__module__", None)) and kind not in _HAVE_REDUCERS:
+        if isinstance(obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL), str):
+            token = f"{stand_ins.own_origin()}:{id(obj)}"
+            state = object.__getstate__(obj)  # type: ignore[attr-defined]
+            return "named", (token, dumps((kind, state)))
+    return "value", dumps(obj)
+
+
 def _dump(pickler: type[_Pickler], obj: object) -> bytes:
     buffer = io.BytesIO()
     pickler(buffer).dump(obj)
@@ -99,7 +114,14 @@ def _dump(pickler: type[_Pickler], obj: object) -> bytes:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """Names what is there once in every process, where cloudpickle would send a copy of it."""
 
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._namespaces: dict[int, Any] = {}  # by the id of the dict of globals
+        self._cells: dict[int, _Cell] = {}
+
     def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, FunctionType):
+            return self._reduce_function(obj)
         if isinstance(obj, type) and obj.__module__ == "builtins":
             home = _home_of(obj)
             if home is not None:
@@ -113,7 +135,198 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             # Some releases of cloudpickle leave out where the code is from, and with that the
             # source lines of every traceback and stack, and what coverage measures.
             return _code_from, (obj.co_filename, *self.dispatch_table[CodeType](obj))
-        return super().reducer_override(obj)
+        if isinstance(obj, type):
+            return self._reduce_class(obj)
+        kind = type(obj)
+        if kind in _REDUCED_BY_NAME and goes_by_value(obj.__module__):
+            return self._reduce_named(obj)
+        if isinstance(obj, ModuleType) and goes_by_value(obj.__name__):
+            return self._namespace(vars(obj)).__reduce__()
+        return NotImplemented
+
+    def _reduce_function(self, obj: FunctionType) -> Any:
+        if not goes_by_value(obj.__module__) and _should_pickle_by_reference(obj):
+            return NotImplemented
+        home, name = self._home(obj, obj.__qualname__)
+        namespace, token = self._namespace(obj.__globals__), stand_ins.token_of(obj)
+        args = namespace, home, name, token, _marshalled(obj.__code__), self._closure(obj)
+        return stand_ins.make_function, args, _state(obj), None, None, stand_ins.set_function
+
+    def _reduce_class(self, obj: type) -> Any:
+        if not goes_by_value(obj.__module__):
+            return super().reducer_override(obj)
+        make, args, state, _, _, _ = _dynamic_class_reduce(obj)
+        sender, (home, _) = stand_ins.own_origin(), self._home(obj, obj.__qualname__)
+        module, named = None, None
+        annotations = annotations_of(obj)
+        if annotations and obj.__module__ in sys.modules:
+            scope = vars(sys.modules[obj.__module__])
+            named = {name: scope[name] for name in names_in(annotations) if name in scope}
+            module = self._namespace(scope) if named else None
+        reducer = copyreg.dispatch_table.get(obj)
+        return (
+            stand_ins.make_class,
+            (sender, home, obj.__qualname__, make, args),
+            (sender, module, named, reducer, state),
+            None,
+            None,
+            stand_ins.set_class,
+        )
+
+    def _reduce_named(self, obj: Any) -> Any:
+        """Reduce an object of a test module that pickle would only refer to by its name."""
+        name = getattr(obj, "__qualname__", None) or obj.__name__
+        home, _ = self._home(obj, name)
+        if isinstance(obj, functools._lru_cache_wrapper):
+            parameters = obj.cache_parameters()  # type: ignore[attr-defined]
+            token = stand_ins.token_of(obj)
+            args = home, name, obj.__module__, token, parameters, obj.__wrapped__
+            return stand_ins.make_cached, args
+        make, args, attributes = _parts_of(obj)
+        if make is not _TypeAlias:
+            attributes["__module__"] = obj.__module__
+        return stand_ins.make_once, (home, name, stand_ins.token_of(obj), make, args, attributes)
+
+    def _home(self, obj: Any, name: str) -> tuple[Any, str | None]:
+        """Return the namespace that has the object under its name, and that; None if none has."""
+        module = sys.modules.get(obj.__module__)
+        scope = getattr(module, "__dict__", None)
+        if scope is None or not goes_by_value(obj.__module__):
+            return None, None
+        found = scope.get(name)
+        if found is None and isinstance(module, StandIn):
+            found = module.arrived(name)
+        return (self._namespace(scope), name) if found is obj else (None, None)
+
+    def _namespace(self, scope: dict[str, Any]) -> Any:
+        """Return what stands, in this pickle, for a dict of globals."""
+        found = self._namespaces.get(id(scope))
+        if found is None:
+            if goes_by_value(scope.get("__name__")):
+                found = _Namespace(scope)
+            else:
+                found = {name: scope[name] for name in _OF_MODULES if name in scope}
+            self._namespaces[id(scope)] = found
+        return found
+
+    def _closure(self, function: FunctionType) -> tuple[_Cell, ...] | None:
+        """Return empty cells; functions that share one here share one there."""
+        if function.__closure__ is None:
+            return None
+        return tuple(self._cells.setdefault(id(one), _Cell()) for one in function.__closure__)
+
+
+_OF_MODULES = ("__package__", "__name__", "__path__", "__file__")
+
+
+class _Namespace:
+    """Stands in a pickle for the globals of a test module."""
+
+    def __init__(self, scope: dict[str, Any]) -> None:
+        name = scope["__name__"]
+        module = sys.modules.get(name)
+        attached = getattr(module, "__dict__", None) is scope
+        origin, home = stand_ins.own_origin(), stand_ins.home_of(scope)
+        if home is not None:
+            origin, attached = home.origin, attached or (module is None and home.attached)
+        path = list(scope["__path__"]) if "__path__" in scope else None
+        self._home = origin, name, scope.get("__file__"), scope.get("__package__"), path, attached
+
+    def __reduce__(self) -> Any:
+        return stand_ins.stand_in, self._home
+
+
+class _Cell:
+    """Stands in a pickle for a cell of a closure."""
+
+    def __reduce__(self) -> Any:
+        return stand_ins.make_cell, ()
+
+
+def _marshalled(code: CodeType) -> bytes | CodeType:
+    try:
+        return marshal.dumps(code)
+    except ValueError:  # somebody has replaced its constants
+        return code
+
+
+def _state(function: FunctionType) -> tuple[Any, ...]:
+    """Return what :func:`stand_ins.set_function` takes: None stands for what a new one has."""
+    code, scope = function.__code__, function.__globals__
+    used = {name: scope[name] for name in _extract_code_globals(code) if name in scope}
+    annotations = annotations_of(function)
+    if annotations:
+        used.update((name, scope[name]) for name in names_in(annotations) if name in scope)
+    contents = None
+    if function.__closure__ is not None:
+        contents = tuple(map(stand_ins.content_of, function.__closure__))
+    modules = _submodules(code, (*used.values(), *(contents or ())))
+    named = {
+        name: value
+        for name, value, usual in (
+            ("__name__", function.__name__, code.co_name),
+            ("__qualname__", function.__qualname__, code.co_qualname),
+            ("__module__", function.__module__, scope.get("__name__")),
+            ("__doc__", function.__doc__, _docstring(code)),
+        )
+        if value != usual
+    }
+    return (
+        named or None,
+        function.__defaults__,
+        function.__kwdefaults__,
+        annotations or None,
+        function.__dict__ or None,
+        contents,
+        used or None,
+        modules,
+    )
+
+
+def _docstring(code: CodeType) -> str | None:
+    first = code.co_consts[0] if code.co_consts else None
+    return first if isinstance(first, str) else None
+
+
+def _submodules(code: CodeType, values: Iterable[Any]) -> list[ModuleType] | None:
+    """Return the submodules that the code may reach through packages among the values.
+
+    They are imported with the function: ``xml.dom`` is an attribute of ``xml`` only after that.
+    """
+    packages = [one for one in values if isinstance(one, ModuleType) and hasattr(one, "__path__")]
+    found: dict[str, ModuleType] = {}
+    while packages:
+        package = packages.pop()
+        for name in code.co_names:
+            module = sys.modules.get(f"{package.__name__}.{name}")
+            if isinstance(module, ModuleType) and module.__name__ not in found:
+                found[module.__name__] = module
+                packages.append(module)
+    return list(found.values()) or None
+
+
+def _parts_of(obj: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Return how to make a NewType, ParamSpec or the like: a callable, arguments, attributes."""
+    if isinstance(obj, typing.TypeVar):
+        name, bound, constraints, covariant, contravariant, _ = _decompose_typevar(obj)
+        flags = {"bound": bound, "covariant": covariant, "contravariant": contravariant}
+        return functools.partial(typing.TypeVar, **flags), (name, *constraints), {}
+    if isinstance(obj, typing.NewType):
+        return typing.NewType, (obj.__name__, obj.__supertype__), {"__qualname__": obj.__qualname__}
+    if isinstance(obj, _TypeAlias):
+        return _TypeAlias, (obj.__name__, obj.__value__), {}  # its module cannot be set
+    return type(obj), (obj.__name__,), {}
+
+
+_TypeAlias: Any = getattr(typing, "TypeAliasType", ())
+_REDUCED_BY_NAME: tuple[Any, ...] = (
+    functools._lru_cache_wrapper,
+    typing.NewType,
+    typing.ParamSpec,
+    typing.TypeVar,
+    typing.TypeVarTuple,
+    *((_TypeAlias,) if _TypeAlias else ()),
+)
 
 
 _GENERATORS = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))
@@ -144,16 +357,27 @@ def _named(module: str, name: str) -> Any:
 
 
 class _BackPickler(_Pickler):
-    """Refers to a class that came by value instead of sending a copy of it back."""
+    """Refers to what came by value instead of sending a copy of it back."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, type):
             tracker = _DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)
-            if tracker is not None:
+            if tracker is not None and stand_ins.is_received(obj):
                 return _sent_class, (tracker, obj.__module__, obj.__qualname__)
+        elif isinstance(obj, StandIn):
+            return importlib.import_module, (obj.__name__,)
         elif isinstance(obj, BaseException) and _would_not_come_back(type(obj)):
             return rebuild, (type(obj), obj.args, obj.__dict__)
         return super().reducer_override(obj)
+
+    def _reduce_function(self, obj: FunctionType) -> Any:
+        token = stand_ins.received_token(obj)
+        if token is None:
+            return super()._reduce_function(obj)
+        if self._home(obj, obj.__qualname__)[1] is not None:
+            return stand_ins.sent_function, (token, obj.__module__, obj.__qualname__)
+        _, args, state, _, _, _ = super()._reduce_function(obj)
+        return stand_ins.make_again, (token, *args), state, None, None, stand_ins.set_again
 
 
 def _would_not_come_back(kind: type[BaseException]) -> bool:
@@ -168,46 +392,4 @@ def _sent_class(tracker: str, module: str, qualname: str) -> type:
     return found  # type: ignore[no-any-return]  # the table holds classes only
 
 
-@contextmanager
-def _by_value(obj: object) -> Iterator[None]:
-    with _registry_lock:
-        modules = _test_modules(len(sys.modules))
-        own = _module_of(obj)
-        if own is not None and own not in modules and _is_rewritten(own):
-            modules = (*modules, own)
-        for module in modules:
-            cloudpickle.register_pickle_by_value(module)
-        try:
-            yield
-        finally:
-            for module in modules:
-                cloudpickle.unregister_pickle_by_value(module)
-
-
-@functools.lru_cache(maxsize=1)
-def _test_modules(loaded: int) -> tuple[ModuleType, ...]:
-    """Return the test modules and conftests among the ``loaded`` modules of this process."""
-    named = [m for name, m in list(sys.modules.items()) if _TEST.fullmatch(name)]
-    return tuple(module for module in named if _is_own(module))
-
-
-_TEST = re.compile(r"(.*\.)?(conftest|test_\w+|\w+_test)")
-
-
-def _is_rewritten(module: Any) -> bool:
-    """Tell whether pytest loaded this module as test code, which a task cannot import alike."""
-    loader = getattr(getattr(module, "__spec__", None), "loader", None)
-    return type(loader).__name__ == "AssertionRewritingHook" and _is_own(module)
-
-
-def _is_own(module: Any) -> bool:
-    """Tell whether a module belongs to the tests: it is neither installed nor one of ours."""
-    file = getattr(module, "__file__", None) or ""
-    return bool(file) and not file.startswith((HERE, *_INSTALLED))
-
-
-def _module_of(obj: Any) -> ModuleType | None:
-    while isinstance(obj, functools.partial):
-        obj = obj.func
-    obj = inspect.unwrap(obj) if callable(obj) else obj
-    return sys.modules.get(getattr(obj, "__module__", None) or "")
+_HAVE_REDUCERS = (FunctionType, *_REDUCED_BY_NAME)

@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from .. import _warned
-from .._core import pickling
+from .._core import pickling, stand_ins
 from . import reports
 
 if TYPE_CHECKING:
@@ -93,8 +93,11 @@ class Calls:
         self._serves = True
         if unasked or self._pending:  # another thread may have called it while it started
             self._begin_to_listen()
+        else:
+            stand_ins.await_announcement(self._begin_to_listen)
 
     def _begin_to_listen(self) -> None:
+        stand_ins.cancel_announcement(self._begin_to_listen)
         with self._lock:
             if self._listener is not None:
                 return
@@ -106,6 +109,7 @@ class Calls:
 
     def end(self, seconds: float) -> None:
         """Wait for the thread that listens, once the socket was hung up; nobody is answered now."""
+        stand_ins.cancel_announcement(self._begin_to_listen)
         if self._listener is None:
             self.give_up()
         elif self._listener is not threading.current_thread():

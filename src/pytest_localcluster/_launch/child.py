@@ -22,9 +22,10 @@ from typing import Any, NoReturn
 
 from pytest_localcluster import _context, _warned
 from pytest_localcluster._clock import Deadline
-from pytest_localcluster._core import exceptions, pickling
+from pytest_localcluster._core import child_processes, exceptions, pickling, stand_ins, test_files
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.debugger import Breakpoints
+from pytest_localcluster._launch.questions import READER, Questions
 from pytest_localcluster._launch.recorder import Recorder
 from pytest_localcluster._launch.surroundings import adopt
 from pytest_localcluster._launch.wire import ORDERS, pack, read_exactly, receive, send, send_all
@@ -60,6 +61,7 @@ class Child:
         self.failure = failure
         self.sending = threading.Lock()
         self.recorder = Recorder()
+        self.questions = Questions(self.tell, partial(receive, self.control))
         self.calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self.turns: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.listening = False
@@ -78,7 +80,8 @@ class Child:
             adopt(environ, directory, path)
             _reseed()
             self.recorder.begin(filters)
-            serve, context = pickling.loads(entry)
+            child_processes.host(self.questions.ask)
+            serve, context, test_files.patterns = pickling.loads(entry)
             _context.become(context)
             self.breakpoints = Breakpoints(
                 str(context.task), refusal, self.ask_for_terminal, partial(self.tell, "resumed", 0)
@@ -93,7 +96,7 @@ class Child:
         self.pid = os.getpid()
         self.tell("ready", self.pid)
         self.listening = True
-        threading.Thread(target=self.listen, name="control", daemon=True).start()
+        threading.Thread(target=self.listen, name=READER, daemon=True).start()
         while (call := self.calls.get()) is not None and self.begins_call():
             self.answer(*call)
         self.leave()
@@ -133,30 +136,37 @@ class Child:
 
     def listen(self) -> None:
         """Read what the test process wants, also while the main thread is busy."""
+        for message in self.questions.end_early():
+            self.hear(*message)
         while True:
             try:
-                kind, number, *rest = receive(self.control)
+                message = receive(self.control)
             except (EOFError, OSError):
                 os._exit(1)  # nobody is left to be a task for
-            if kind == "call":
-                self.calls.put((number, *rest))
-            elif kind == "stop":
-                with self.turning:  # either the main thread sees this, or we see that it is busy
-                    self.stopping = True
-                if self.calling:
-                    self.leave()
-                self.calls.put(None)
-            elif kind == "terminal":
-                self.turns.put(rest[0])
-            else:
-                self.attend(kind, number, *rest)
+            self.hear(*message)
+
+    def hear(self, kind: str, number: int, *rest: Any) -> None:
+        if kind == "call":
+            self.calls.put((number, *rest))
+        elif kind == "stop":
+            with self.turning:  # either the main thread sees this, or we see that it is busy
+                self.stopping = True
+            if self.calling:
+                self.leave()
+            self.calls.put(None)
+        elif kind == "answer":
+            self.questions.take(number, *rest)
+        elif kind == "terminal":
+            self.turns.put(rest[0])
+        else:
+            self.attend(kind, number, *rest)
 
     def ask_for_terminal(self) -> str:
         """Wait for this task's turn at the terminal; return the path of that."""
         self.tell("breakpoint", 0)
         if self.listening:
             return self.turns.get()
-        path: str = receive(self.control)[2]  # before it serves, a task is told nothing else
+        path: str = self.questions.receive_early("terminal", 0)[0]
         return path
 
     def attend(self, kind: str, number: int, *rest: Any) -> None:
@@ -177,7 +187,7 @@ class Child:
         try:
             if filters is not None:
                 _warned.apply(filters)
-            function, args, kwargs = pickling.loads(call)
+            function, args, kwargs = stand_ins.load_call(call)
             try:
                 result = function(*args, **kwargs)
             finally:

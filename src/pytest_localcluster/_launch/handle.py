@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _held, _warned
 from .._clock import Deadline
-from .._core import exceptions, pickling
+from .._core import answers, exceptions, pickling, stand_ins
 from .._logs import settle
 from ..errors import ClusterError
 from . import oom, reports, shelter
@@ -52,6 +52,7 @@ class ChildProcess:
         control: socket.socket,
         status: int,
         filters: _warned.Filters,
+        asks: bool = False,
     ) -> None:
         self._launcher = launcher
         self._number = number
@@ -61,6 +62,7 @@ class ChildProcess:
         self._name = str(entry.context.task)
         self._filters = filters
         self._terminal = entry.terminal
+        self._asks = asks  # questions about test modules, besides those of calls
         self._owner = _held.owner()
         self._handle = _held.hold(f"the control socket and the status pipe of {self._name}")
         self._held = _held.hold(
@@ -144,16 +146,26 @@ class ChildProcess:
         self._ready = True
         shelter.hear_of_guards()  # so that descriptors which come with them come with a start
         if not self.program:
-            self._calls.serves(unasked=not self._terminal.refusal)  # breakpoints may be anywhere
+            # Breakpoints may be anywhere, and so are the questions of services.
+            self._calls.serves(unasked=self._asks or not self._terminal.refusal)
         return True
 
     def _debugs(self, kind: str, rest: list[Any]) -> bool:
-        """Tell whether that was said by a debugger, and see to it."""
-        if kind == "breakpoint":
+        """Tell whether that was a question or said by a debugger, and see to it."""
+        if kind == "asks":
+            self._answer(*rest)
+        elif kind == "breakpoint":
             self._terminal.ask(self, partial(self._control.send, "terminal", 0))
         elif kind == "resumed":
             self._terminal.leave(self, *rest)
-        return kind in ("breakpoint", "resumed")
+        return kind in ("asks", "breakpoint", "resumed")
+
+    def _answer(self, number: int, question: Sequence[Any]) -> None:
+        def send(answer: stand_ins.Answer | None) -> None:
+            with contextlib.suppress(OSError):  # the task is gone
+                self._control.send("answer", number, answer)
+
+        answers.reply(stand_ins.Question(*question), send)
 
     def _died_starting(self) -> StartError:
         code = self.wait(Deadline(1.0))

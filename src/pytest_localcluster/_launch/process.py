@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._clock import Deadline
-from .._core import pickling
+from .._core import pickling, stand_ins, test_files
 from .._logs import settle
 from .._warned import Filters
 from ..errors import ClusterError
@@ -105,12 +105,13 @@ class ProcessLauncher:
     def launch(self, entry: Entry, log: TaskLog) -> ChildProcess:
         """Ask for a task; it is forked while this process goes on."""
         environ, filters = {**os.environ, **entry.context.env}, Filters()
+        served = pickling.dumps((entry.serve, entry.context, test_files.patterns))
         payload = pickle.dumps(
             (
                 environ,
                 working_directory(),
                 sys.path,
-                pickling.dumps((entry.serve, entry.context)),
+                served,
                 filters.news(),
                 entry.terminal.refusal,
             )
@@ -130,7 +131,9 @@ class ProcessLauncher:
                 last,
                 reports.with_source(stacks),
             ) from None
-        return ChildProcess(self, number, entry, log, control, status, filters)
+        return ChildProcess(
+            self, number, entry, log, control, status, filters, stand_ins.asks_back(served)
+        )
 
     def fork(
         self, number: int, payload: bytes, output: int, deadline: Deadline

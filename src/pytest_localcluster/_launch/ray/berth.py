@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..._core import pickling
+from ..._core import pickling, stand_ins, test_files
 from ..._warned import Filters
 from ...errors import ClusterError, StartError
 from .. import reports
@@ -110,11 +110,12 @@ class RayBerth:
         except FileNotFoundError:
             directory = None
         filters = Filters()
+        served = pickling.dumps((entry.serve, entry.context, test_files.patterns))
         package = Package(
             *environment(entry.context.env),
             directory,
             list(sys.path),
-            pickling.dumps((entry.serve, entry.context)),
+            served,
             filters.news(),
             NoTerminal.refusal,
         )
@@ -122,7 +123,7 @@ class RayBerth:
         late = self._order("launch", number, package, seconds)
         if late is not None:
             raise self._late(entry, late)
-        return RemoteProcess(self, number, entry, log, filters)
+        return RemoteProcess(self, number, entry, log, filters, stand_ins.asks_back(served))
 
     def _late(self, entry: Entry, late: Late) -> Exception:
         seconds, stacks = entry.deadline.seconds or 0.0, reports.with_source(late.stacks)

@@ -67,13 +67,19 @@ class RemoteProcess(ChildProcess):
     elsewhere = True
 
     def __init__(
-        self, berth: RayBerth, number: int, entry: Entry, log: TaskLog, filters: Filters
+        self,
+        berth: RayBerth,
+        number: int,
+        entry: Entry,
+        log: TaskLog,
+        filters: Filters,
+        asks: bool,
     ) -> None:
         ours, self._theirs = socket.socketpair()
         status, self._status = os.pipe()
         entry = replace(entry, terminal=NoTerminal())
         forks = cast("ProcessLauncher", berth)  # as much of it as a handle needs
-        super().__init__(forks, number, entry, log, ours, status, filters)
+        super().__init__(forks, number, entry, log, ours, status, filters, asks)
         self._berth = berth
         self._file = log.open()
         self._fate = _RemoteFate(status, self._held.give_back)

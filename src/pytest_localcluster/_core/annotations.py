@@ -1,0 +1,53 @@
+"""Names in annotations that are not evaluated yet: :func:`typing.get_type_hints` looks them up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, ForwardRef
+
+__all__ = ["annotations_of", "names_in"]
+
+
+def annotations_of(obj: Any) -> dict[str, Any]:
+    """Return an object's own annotations; as text where they cannot be evaluated."""
+    if sys.version_info < (3, 14):
+        found: dict[str, Any] | None = obj.__dict__.get("__annotations__")
+        if found is None and not isinstance(obj, type):
+            found = obj.__annotations__
+        return found or {}
+    try:
+        return dict(obj.__annotations__)
+    except NameError:  # of a name that only type checkers import
+        from annotationlib import Format, get_annotations
+
+        return get_annotations(obj, format=Format.STRING)
+
+
+def names_in(annotations: Mapping[str, Any]) -> set[str]:
+    """Return the names that the text in annotations uses."""
+    found: set[str] = set()
+    for annotation in annotations.values():
+        if not isinstance(annotation, type):
+            for text in _texts(annotation):
+                found.update(_names(text))
+    return found
+
+
+def _texts(annotation: Any) -> Iterable[str]:
+    if isinstance(annotation, str):
+        yield annotation
+    elif isinstance(annotation, ForwardRef):
+        yield annotation.__forward_arg__
+    else:
+        for inner in getattr(annotation, "__args__", None) or ():
+            yield from _texts(inner)
+
+
+@lru_cache(maxsize=1024)
+def _names(text: str) -> tuple[str, ...]:
+    try:
+        return compile(text, "<annotation>", "eval", dont_inherit=True).co_names
+    except (SyntaxError, ValueError):
+        return ()
