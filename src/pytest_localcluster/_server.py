@@ -100,11 +100,15 @@ class Server:
         """Tell whether the task runs, or is suspended."""
         return self._life.is_alive()
 
-    def join(self, timeout: float | None = None) -> int | None:
-        """Wait until the task has ended; return its exit code, None if ``timeout`` passed first."""
+    def join(self, timeout: float | None = None, *, check: bool = True) -> int | None:
+        """Wait until the task has ended; return its exit code, None if ``timeout`` passed first.
+
+        An exit with 0 is as good as asked for. Any other end fails the test all the same, unless
+        kill() or stop() asked for it, or an error reported it; with ``check=False`` none does.
+        """
         process = self._life.process
         code = None if process is None else process.wait(Deadline(timeout))
-        if code is not None:
+        if code == 0 or (code is not None and not check):
             self._life.forgive()
         return code
 
@@ -211,7 +215,7 @@ class Server:
         process = self._life.living(f"run {getattr(fn, '__qualname__', fn)} in")
         result = process.call(fn, args, kwargs)
         _moments.follow(self, fn, result)
-        return Result(result, self._life.forgive)
+        return Result(result, self._life)
 
     def is_suspended(self) -> bool:
         """Tell whether the task does nothing until it is resumed, whoever has stopped it.

@@ -107,8 +107,9 @@ class TestProcesses:
     def test_a_result_that_cannot_be_sent_back(self, cluster: LocalCluster) -> None:
         with pytest.raises(TypeError, match="cannot pickle") as caught:
             cluster.ps[0].run(threading.Lock)
-        (note,) = caught.value.__notes__
+        note, task = caught.value.__notes__
         assert note.endswith("returned 'lock', which goes back pickled")
+        assert task == "raised in /job:ps/task:0"
 
     def test_an_interrupt_ends_the_task_and_leaves_its_traceback(
         self, cluster: LocalCluster
@@ -141,7 +142,7 @@ class TestProcesses:
         while not future.done():
             os.sched_yield()
         assert worker.unexpected_death() is not None
-        assert worker.join() == 9
+        assert worker.join(check=False) == 9
 
     def test_a_program_may_end_in_its_own_way_when_asked_to(self, cluster: LocalCluster) -> None:
         worker = cluster.workers[0]

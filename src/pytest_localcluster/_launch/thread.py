@@ -163,7 +163,7 @@ class _ThreadProcess:
                 result = function(*args, **kwargs)
             except BaseException as error:
                 self._calls.discard(future)
-                future.set_exception(error)
+                future.set_exception(reports.raised_in(self._context, error))
             else:
                 self._calls.discard(future)
                 future.set_result(result)
