@@ -89,7 +89,10 @@ class Result(Future[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the function raised, None if it returned."""
-        error = super().exception(timeout)
+        try:
+            error = super().exception(timeout)
+        finally:
+            _warned.deliver()
         if isinstance(error, ServerExited):
             self._life.forgive(error.pid)
         return error

@@ -31,7 +31,7 @@ def test_functions_of_the_global_generators_draw_in_the_task(
 ) -> None:
     cluster = make_cluster(workers=3, ps=0)
     args = (1000,) if draw is np.random.permutation else ()
-    draws = [*cluster.run(draw, *args), *cluster.run(draw, *args), draw(*args)]  # type: ignore[arg-type, operator]
+    draws = [*cluster.run(draw, *args), *cluster.run(draw, *args), draw(*args)]  # type: ignore[call-overload, operator]
     assert len({str(value) for value in draws}) == 7
     if runtime == "native":
         with cluster.session() as session:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from pytest_localcluster import _context, _warned
 from pytest_localcluster._clock import Deadline
-from pytest_localcluster._core import exceptions, pickling
+from pytest_localcluster._core import coroutines, exceptions, pickling
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.debugger import Breakpoints
 from pytest_localcluster._launch.recorder import Recorder
@@ -179,7 +179,7 @@ class Child:
                 _warned.apply(filters)
             function, args, kwargs = pickling.loads(call)
             try:
-                result = function(*args, **kwargs)
+                result = coroutines.call(function, args, kwargs)
             finally:
                 self.breakpoints.end()
             data = self.pickle(function, result)

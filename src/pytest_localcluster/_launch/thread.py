@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from .. import _context, _held
+from .._core import coroutines
 from .._logs import logging_to
 from ..errors import StopError, UnsupportedError
 from . import reports
@@ -160,7 +161,7 @@ class _ThreadProcess:
 
         def work() -> None:
             try:
-                result = function(*args, **kwargs)
+                result = coroutines.call(function, args, kwargs)
             except BaseException as error:
                 self._calls.discard(future)
                 future.set_exception(reports.raised_in(self._context, error))
