@@ -7,13 +7,14 @@ import secrets
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from . import _held, _setup, _warned
 from ._channel import close_all, renew_all
 from ._clock import Deadline, now
 from ._config import ClusterConfig
 from ._context import Token
+from ._core import coroutines
 from ._exit import forget, stop_at_exit
 from ._faults import Faults
 from ._launchers import check_launcher
@@ -26,7 +27,7 @@ from ._server import Server
 from .errors import ClusterError, PortError, ServerExited, SpecError, StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from ._chaos import Chaos
     from ._client import Session
@@ -41,6 +42,8 @@ T = TypeVar("T")
 
 class LocalCluster(Faults):
     """A cluster of tasks on this machine; a context manager that starts and stops it.
+
+    ``async with`` starts and stops it in a thread, while asyncio's event loop goes on.
 
     Args:
         config: what to build; a plain ClusterConfig if None.
@@ -204,6 +207,18 @@ class LocalCluster(Faults):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    async def __aenter__(self) -> Self:
+        started = self._open is None
+        try:
+            return await coroutines.in_thread(self.__enter__)
+        except BaseException:  # cancelled meanwhile, at the latest: a failed start leaves nothing
+            if started:
+                await coroutines.in_thread(self.stop)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        await coroutines.in_thread(self.stop)
+
     def _check_running(self, verb: str) -> ExitStack:
         """Return what is undone at the stop, in reverse order; ClusterError if it is stopped."""
         if self._open is None:
@@ -226,6 +241,17 @@ class LocalCluster(Faults):
         server._check_takes_sessions()
         return Session(server.target, **options)
 
+    @overload
+    def run(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, T]],
+        /,
+        *args: Any,
+        job: str = "worker",
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> list[T]: ...
+    @overload
     def run(
         self,
         fn: Callable[..., T],
@@ -234,7 +260,16 @@ class LocalCluster(Faults):
         job: str = "worker",
         timeout: float | None = None,
         **kwargs: Any,
-    ) -> list[T]:
+    ) -> list[T]: ...
+    def run(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        job: str = "worker",
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
         """Run ``fn(*args, **kwargs)`` in every task of a job at once; return the results by index.
 
         The first failure, whichever task it comes from, is raised at once; see Server.run.

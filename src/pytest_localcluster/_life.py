@@ -5,11 +5,17 @@ from __future__ import annotations
 import enum
 import signal as signals
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _moments
 from ._launch import Entry, Process
-from ._launch.reports import describe_exit, exited, never_ready, not_killed, start_failed
+from ._launch.reports import (
+    describe_exit,
+    died_starting,
+    exited,
+    never_ready,
+    not_killed,
+)
 from ._terminal import terminal
 from .errors import ServerExited, StopError
 
@@ -139,9 +145,7 @@ class Life:
         what = f"{process.program or 'it'} {describe_exit(process.exitcode)}"
         if self.state is State.RUNNING:
             what += doing
-        error = start_failed(self._context, self.log, process.pid, what)
-        error.__cause__ = self._exited(doing)
-        return error
+        return died_starting(self._context, self.log, process.pid, process.exitcode, what, doing)
 
     def leave(self) -> bool:
         """Let go of the task if it was handed to another process; tell whether it was."""
@@ -256,13 +260,29 @@ class Life:
     def living(self, verb: str) -> Process:
         """Return the process; ServerExited if there is none to ``verb``."""
         if self.process is None or not self.is_alive():
-            raise self._exited(f"; there is nothing to {verb}")
+            error = self._exited(f"; there is nothing to {verb}")
+            self.forgive()  # the test has its report
+            raise error
         return self.process
 
-    def forgive(self) -> None:
-        """Let its death count as no surprise."""
-        self.forgiven = True
-        self._death = None
+    def forgive(self, pid: int | None = None) -> None:
+        """Let the death of a process count as no surprise: the present one if ``pid`` is None."""
+        if self._death is not None and self._death.pid == pid:
+            self._death = None
+        if pid is None or self.process is None or self.process.pid == pid:
+            self.forgiven = True
+
+    def forgive_during(self, call: Future[Any]) -> None:
+        """Let its death count as no surprise if it happens during this call."""
+        process, before = self.process, self.forgiven
+        self.forgive()
+
+        def end(ended: Future[Any]) -> None:
+            # Not ended.exception(): a caller's look at the result is not this one.
+            if process is self.process and process is not None and process.exitcode is None:
+                self.forgiven = before
+
+        call.add_done_callback(end)
 
     def unexpected_death(self) -> ServerExited | None:
         """Return the report of a death that nobody asked for or was told of, if there was one."""

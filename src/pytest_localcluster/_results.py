@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import _warned
 from ._terminal import in_use, until_free
 from .errors import ClusterError, ServerExited, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from ._clock import Deadline
     from ._spec import Task
@@ -39,22 +39,36 @@ class _Server(Protocol):
         """Return the error for a function that did not end in time."""
 
 
+class _Life(Protocol):
+    """The part of a task's life that its calls affect."""
+
+    def forgive(self, pid: int | None = None) -> None:
+        """Let the death of a process count as no surprise: the present one if ``pid`` is None."""
+
+    def forgive_during(self, call: Future[Any]) -> None:
+        """Let its death count as no surprise if it happens during this call."""
+
+
 S = TypeVar("S", bound=_Server)
 
 
 class Result(Future[T]):
-    """What a submitted function returns.
+    """The result of a submitted function. Its death is forgiven to a task whose caller sees it.
 
     Args:
-        source: where the result comes from.
-        told: called when somebody learns from it that the task died.
+        source: the launcher's future of the result.
+        life: the life of the task.
     """
 
-    def __init__(self, source: Future[T], told: Callable[[], None]) -> None:
+    def __init__(self, source: Future[T], life: _Life) -> None:
         super().__init__()
-        self._told = told
+        self._life = life
         self.set_running_or_notify_cancel()
         source.add_done_callback(self._take)
+
+    def forgive(self) -> None:
+        """Forgive a death during this call: another task of the same call has died, too."""
+        self._life.forgive_during(self)
 
     def _take(self, source: Future[T]) -> None:
         error = source.exception()
@@ -67,17 +81,20 @@ class Result(Future[T]):
         """Return the result, or raise what the function raised."""
         try:
             return super().result(timeout)
-        except ServerExited:
-            self._told()
+        except ServerExited as error:
+            self._life.forgive(error.pid)
             raise
         finally:
             _warned.deliver()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the function raised, None if it returned."""
-        error = super().exception(timeout)
+        try:
+            error = super().exception(timeout)
+        finally:
+            _warned.deliver()
         if isinstance(error, ServerExited):
-            self._told()
+            self._life.forgive(error.pid)
         return error
 
 
@@ -133,11 +150,13 @@ def gather(futures: Mapping[S, Future[T]], timeout: float | None) -> list[T]:
         _wait(futures, timeout)
     finally:
         _warned.deliver()
-    for server, future in futures.items():
+    for future in futures.values():
         error = future.exception() if future.done() else None
         if error is not None:
-            if len(futures) > 1:
-                error.add_note(f"raised in {server.task}")
+            if isinstance(error, ServerExited):
+                for other in futures.values():
+                    if isinstance(other, Result):
+                        other.forgive()
             raise error
     for server, future in futures.items():
         if not future.done():

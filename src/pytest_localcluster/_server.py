@@ -6,18 +6,19 @@ import os
 import signal as signals
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from . import _held, _moments
 from ._channel import TaskChannel
 from ._clock import Deadline
+from ._core import coroutines
 from ._life import Life, State
 from ._lives import end_all, wait_all_ready
 from ._results import Result, gather
 from .errors import ServerExited, SpecError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     import grpc
     import numpy as np
@@ -100,11 +101,15 @@ class Server:
         """Tell whether the task runs, or is suspended."""
         return self._life.is_alive()
 
-    def join(self, timeout: float | None = None) -> int | None:
-        """Wait until the task has ended; return its exit code, None if ``timeout`` passed first."""
+    def join(self, timeout: float | None = None, *, check: bool = True) -> int | None:
+        """Wait until the task has ended; return its exit code, None if ``timeout`` passed first.
+
+        An exit with 0 is as good as asked for. Any other end fails the test all the same, unless
+        kill() or stop() asked for it, or an error reported it; with ``check=False`` none does.
+        """
         process = self._life.process
         code = None if process is None else process.wait(Deadline(timeout))
-        if code is not None:
+        if code == 0 or (code is not None and not check):
             self._life.forgive()
         return code
 
@@ -189,13 +194,26 @@ class Server:
             if self.is_alive() and self._life.state is State.SUSPENDED:
                 self.resume()
 
+    @overload
+    def run(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, T]],
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+    @overload
     def run(
         self, fn: Callable[..., T], /, *args: Any, timeout: float | None = None, **kwargs: Any
-    ) -> T:
+    ) -> T: ...
+    def run(
+        self, fn: Callable[..., Any], /, *args: Any, timeout: float | None = None, **kwargs: Any
+    ) -> Any:
         """Run ``fn(*args, **kwargs)`` in the task's main thread and return its result.
 
-        ``fn`` may be a closure, a lambda or defined in the test module. What it prints is in the
-        log before this returns.
+        ``fn`` may be a closure, a lambda or defined in the test module. A coroutine is awaited in
+        the task, by ``asyncio.run``. What it prints is in the log before this returns.
 
         Without a ``timeout`` it may take as long as it likes, but not while the task is suspended.
 
@@ -203,16 +221,31 @@ class Server:
             TimeoutError: it did not end in ``timeout`` seconds; it runs on in the task. Or, without
                 one, the task has been suspended for some time.
             ServerExited: the task died meanwhile.
+            SpecError: ``fn`` is a generator function.
             Exception: whatever ``fn`` raised, with the remote traceback as its ``__cause__``.
         """
         return gather({self: self.submit(fn, *args, **kwargs)}, timeout)[0]
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Have the task run ``fn`` as :meth:`run` does, after what was submitted before."""
+    @overload
+    def submit(
+        self, fn: Callable[..., NoReturn], /, *args: Any, **kwargs: Any
+    ) -> Future[NoReturn]: ...
+    @overload
+    def submit(
+        self, fn: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any
+    ) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have the task run ``fn`` as :meth:`run` does, after what was submitted before.
+
+        A coroutine awaits the result by ``await asyncio.wrap_future(server.submit(fn))``.
+        """
+        coroutines.check(fn)
         process = self._life.living(f"run {getattr(fn, '__qualname__', fn)} in")
         result = process.call(fn, args, kwargs)
         _moments.follow(self, fn, result)
-        return Result(result, self._life.forgive)
+        return Result(result, self._life)
 
     def is_suspended(self) -> bool:
         """Tell whether the task does nothing until it is resumed, whoever has stopped it.

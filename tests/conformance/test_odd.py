@@ -31,7 +31,7 @@ def test_functions_of_the_global_generators_draw_in_the_task(
 ) -> None:
     cluster = make_cluster(workers=3, ps=0)
     args = (1000,) if draw is np.random.permutation else ()
-    draws = [*cluster.run(draw, *args), *cluster.run(draw, *args), draw(*args)]  # type: ignore[arg-type, operator]
+    draws = [*cluster.run(draw, *args), *cluster.run(draw, *args), draw(*args)]  # type: ignore[call-overload, operator]
     assert len({str(value) for value in draws}) == 7
     if runtime == "native":
         with cluster.session() as session:
@@ -107,8 +107,9 @@ class TestProcesses:
     def test_a_result_that_cannot_be_sent_back(self, cluster: LocalCluster) -> None:
         with pytest.raises(TypeError, match="cannot pickle") as caught:
             cluster.ps[0].run(threading.Lock)
-        (note,) = caught.value.__notes__
+        note, task = caught.value.__notes__
         assert note.endswith("returned 'lock', which goes back pickled")
+        assert task == "raised in /job:ps/task:0"
 
     def test_an_interrupt_ends_the_task_and_leaves_its_traceback(
         self, cluster: LocalCluster
@@ -141,7 +142,7 @@ class TestProcesses:
         while not future.done():
             os.sched_yield()
         assert worker.unexpected_death() is not None
-        assert worker.join() == 9
+        assert worker.join(check=False) == 9
 
     def test_a_program_may_end_in_its_own_way_when_asked_to(self, cluster: LocalCluster) -> None:
         worker = cluster.workers[0]

@@ -128,6 +128,100 @@ def dies_in_teardown(local_cluster):
     )
 
 
+def test_join_forgives_an_exit_with_0_alone(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        """
+        import os, signal, sys
+        import pytest
+        from concurrent.futures import wait
+        from pytest_localcluster import CommandRuntime, ServerExited
+
+        @pytest.fixture
+        def ps(local_cluster):
+            return local_cluster.ps[0]
+
+        def test_green_exit(ps):
+            ps.submit(sys.exit, 0)
+            assert ps.join() == 0
+
+        def test_red_exit(ps):
+            ps.submit(sys.exit, 3)
+            assert ps.join(10) == 3
+
+        def test_green_exit_that_is_expected(ps):
+            ps.submit(sys.exit, 3)
+            assert ps.join(check=False) == 3
+
+        def test_red_signal(ps):
+            os.kill(ps.pid, signal.SIGSEGV)
+            assert ps.join() == -signal.SIGSEGV
+
+        def test_red_exitcode(ps):
+            os.kill(ps.pid, signal.SIGTERM)
+            ps.join(10)
+            assert ps.exitcode == -signal.SIGTERM
+
+        def test_red_another_life(ps):
+            os.kill(ps.pid, signal.SIGSEGV)
+            ps.join()
+            ps.restart()
+            ps.submit(sys.exit, 0)
+            ps.join()
+
+        def test_red_future_that_nobody_asks(ps):
+            wait([ps.submit(os._exit, 4)])
+            ps.join()
+
+        def test_green_kill(ps):
+            ps.kill(signal.SIGTERM)
+            assert ps.join() == -signal.SIGTERM
+
+        def test_green_stop(ps):
+            ps.stop()
+            assert ps.join() == 0
+
+        def test_green_future(ps):
+            future = ps.submit(os._exit, 4)
+            assert ps.join() == 4
+            assert isinstance(future.exception(), ServerExited)
+
+        def test_green_call_after_the_end(ps):
+            os.kill(ps.pid, signal.SIGSEGV)
+            ps.join()
+            with pytest.raises(ServerExited, match="killed by SIGSEGV; there is nothing to run"):
+                ps.run(int)
+
+        @pytest.mark.cluster(workers=3, ps=0)
+        def test_green_call_that_ended_several(local_cluster):
+            with pytest.raises(ServerExited):
+                local_cluster.run(os._exit, 3)
+
+        @pytest.mark.cluster(workers=2, ps=0)
+        def test_red_death_after_such_a_call(local_cluster):
+            def end(first):
+                if current_task().task.index == 0:
+                    os._exit(3)
+
+            from pytest_localcluster import current_task
+            with pytest.raises(ServerExited):
+                local_cluster.run(end, True)
+            worker = local_cluster.workers[1]
+            worker.run(int)
+            crash(worker)
+
+        from conftest import crash
+        """
+    )
+    result = run("-rfE", "-v")
+    result.assert_outcomes(passed=7, failed=6)
+    lines = [line for line in result.outlines if line.startswith("test_") and "::" in line]
+    outcomes = {line.split("::")[1].split()[0]: "PASSED" in line for line in lines}
+    assert {name for name, passed in outcomes.items() if passed} == {
+        name for name in outcomes if name.startswith("test_green")
+    }
+
+
 def test_a_death_that_the_test_was_told_of(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(

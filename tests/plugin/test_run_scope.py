@@ -67,6 +67,9 @@ def test_what_can_be_done_with_it(pytester: pytest.Pytester, run: Run) -> None:
         class Own(Exception):
             pass
 
+        async def awaited():
+            return 7
+
         def test_functions(local_cluster):
             worker = local_cluster.workers[1]
             assert worker.run(lambda: os.environ["WHO"]) == "/job:worker/task:1"
@@ -75,6 +78,9 @@ def test_what_can_be_done_with_it(pytester: pytest.Pytester, run: Run) -> None:
             assert isinstance(worker.run(lambda: Own(3)), Own)
             assert worker.submit(lambda a, b=0: a - b, 3, b=1).result(60) == 2
             assert worker.run(os.getcwd) == os.getcwd()
+            assert worker.run(awaited) == 7
+            with pytest.raises(TypeError, match="generator function"):
+                worker.run(lambda: (yield 1))
             def fail():
                 raise Own("there")
             with pytest.raises(Own, match="there") as caught:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import operator
 from collections.abc import Callable
 from typing import Any, overload
 
+from .._core import coroutines
 from .operation import check_name
 from .tensor import call_function
 
@@ -50,9 +50,11 @@ def function(
         return functools.partial(function, num_outputs=num_outputs, name=name)
     if not callable(fn):
         raise TypeError(f"function() takes a callable, not {fn!r}")
-    if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn):
+    coroutines.check(fn)
+    if coroutines.is_coroutine_function(fn):
         raise TypeError(
-            f"{fn!r} gives no value when it is called: function() takes plain functions"
+            f"{fn!r} gives no value when it is called: function() takes plain functions, "
+            "which may call asyncio.run"
         )
     outputs = 0 if isinstance(num_outputs, bool) else operator.index(num_outputs)
     if outputs < 1:

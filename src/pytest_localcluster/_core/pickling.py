@@ -36,7 +36,7 @@ from cloudpickle.cloudpickle import (
 from ..errors import rebuild
 from . import stand_ins
 from .annotations import annotations_of, names_in
-from .stand_ins import Empty, StandIn
+from .stand_ins import StandIn
 from .test_files import HERE, goes_by_value
 
 if TYPE_CHECKING:

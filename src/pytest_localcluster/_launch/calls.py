@@ -135,9 +135,10 @@ class Calls:
                 if kind == "returned":
                     future.set_result(pickling.loads(rest[0]))
                 else:
-                    future.set_exception(reports.raised(self._context, *rest))
-            except Exception as error:  # the result would not be read
-                future.set_exception(error)
+                    error = reports.raised(self._context, *rest)
+                    future.set_exception(reports.raised_in(self._context, error))
+            except Exception as unread:  # the result
+                future.set_exception(unread)
         self._ended()
         self.give_up()
 

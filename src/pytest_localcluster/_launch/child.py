@@ -22,7 +22,14 @@ from typing import Any, NoReturn
 
 from pytest_localcluster import _context, _warned
 from pytest_localcluster._clock import Deadline
-from pytest_localcluster._core import child_processes, exceptions, pickling, stand_ins, test_files
+from pytest_localcluster._core import (
+    child_processes,
+    coroutines,
+    exceptions,
+    pickling,
+    stand_ins,
+    test_files,
+)
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.debugger import Breakpoints
 from pytest_localcluster._launch.questions import READER, Questions
@@ -189,7 +196,7 @@ class Child:
                 _warned.apply(filters)
             function, args, kwargs = stand_ins.load_call(call)
             try:
-                result = function(*args, **kwargs)
+                result = coroutines.call(function, args, kwargs)
             finally:
                 self.breakpoints.end()
             data = self.pickle(function, result)

@@ -169,11 +169,11 @@ class ChildProcess:
 
     def _died_starting(self) -> StartError:
         code = self.wait(Deadline(1.0))
-        what = f"it {reports.describe_exit(code)}"
-        error = reports.start_failed(self._context, self._log, self.pid, what)
-        error.__cause__ = self._exited(code, " while it started")
         self._calls.give_up()
-        return error
+        what, oom = f"it {reports.describe_exit(code)}", self._oom_kill()
+        return reports.died_starting(
+            self._context, self._log, self.pid, code, what, " while it started", oom=oom
+        )
 
     def late(self, deadline: Deadline) -> StartTimeout:
         pid = self.pid
@@ -230,8 +230,11 @@ class ChildProcess:
                 _warned.receive(self._name, kept)
 
     def _exited(self, code: int | None, doing: str = "") -> ServerExited:
-        killed = None if self._killed else self.out_of_memory()
-        return reports.exited(self._context, self._log, self.pid, code, doing, oom=killed)
+        oom = self._oom_kill()
+        return reports.exited(self._context, self._log, self.pid, code, doing, oom=oom)
+
+    def _oom_kill(self) -> str | None:
+        return None if self._killed else self.out_of_memory()
 
     def out_of_memory(self) -> str:
         return oom.risen(self._oom)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import linecache
 import re
 import signal
+from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from .._core import exceptions
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "describe_exit",
+    "died_starting",
     "exited",
     "hung",
     "never_ready",
@@ -24,14 +27,23 @@ __all__ = [
     "not_killed",
     "not_suspended",
     "raised",
+    "raised_in",
     "start_failed",
     "start_timeout",
     "with_source",
 ]
 
 TAIL = 20
+"""How many lines of a task's log an error shows at most, besides a crash's stack."""
+
+_TAIL_BYTES = 512 * 1024
 _CRASH = "Fatal Python error: "
-_CRASH_LINES = 100
+_CRASH_FRAMES = 20
+_DUMP = re.compile(
+    r"|\.\.\.|<[^>]+>|  .+|(Current thread|Thread|Python runtime state:|Extension modules:) .*"
+)
+"""The lines of a dump by :mod:`faulthandler`, after the first."""
+
 _FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)')
 
 
@@ -49,7 +61,7 @@ def describe_exit(code: int | None) -> str:
 
 def exited(
     context: TaskContext,
-    log: TaskLog,
+    log: TaskLog | None,
     pid: int | None,
     code: int | None,
     doing: str = "",
@@ -60,7 +72,7 @@ def exited(
 
     Args:
         context: the task.
-        log: what it printed.
+        log: its log, whose last lines are the evidence; None where another error shows them.
         pid: its process.
         code: how it ended.
         doing: what it died in, or of.
@@ -79,7 +91,7 @@ def exited(
         f"{context.task} {describe_exit(code)}{doing}",
         exitcode=code,
         status=status,
-        evidence=_tail(log),
+        evidence=None if log is None else _tail(log),
         remedy=remedy,
         **_where(context, pid),
     )
@@ -93,6 +105,26 @@ def start_failed(context: TaskContext, log: TaskLog, pid: int | None, what: str)
         remedy="mend what the log shows; it happened while the task started",
         **_where(context, pid),
     )
+
+
+def died_starting(
+    context: TaskContext,
+    log: TaskLog,
+    pid: int | None,
+    code: int | None,
+    what: str,
+    doing: str,
+    *,
+    oom: str | None = None,
+) -> StartError:
+    """Return the error for a task that died before its cluster was up.
+
+    Its cause is the ServerExited with the exit code. The last lines of the log are in the
+    StartError alone: a red report shows both.
+    """
+    error = start_failed(context, log, pid, what)
+    error.__cause__ = exited(context, None, pid, code, doing, oom=oom)
+    return error
 
 
 def not_forked(context: TaskContext, what: str) -> StartError:
@@ -192,6 +224,19 @@ def raised(context: TaskContext, data: bytes, text: str) -> BaseException:
     )
 
 
+def raised_in(context: TaskContext, error: BaseException) -> BaseException:
+    """Add a note with the task's name to an exception that was raised in it; return it."""
+    note = f"raised in {context.task}"
+    # An error of ours names its task. An exception may be one object that several tasks raise, and
+    # may refuse attributes.
+    if getattr(error, "task", None) != str(context.task) and note not in getattr(
+        error, "__notes__", ()
+    ):
+        with suppress(Exception):
+            error.add_note(note)
+    return error
+
+
 def with_source(stacks: str) -> str:
     """Put the source line under each frame of a dump by :mod:`faulthandler`."""
     lines = []
@@ -212,9 +257,34 @@ def _where(context: TaskContext, pid: int | None) -> dict[str, Any]:
 
 
 def _tail(log: TaskLog) -> str | None:
-    """Return the last lines, or all that an interpreter says when it crashes."""
-    text = log.tail(TAIL + _CRASH_LINES, since=log.begun)
-    before, crash, after = text.rpartition(_CRASH)
-    lines = (before if crash else text).splitlines(keepends=True)[-TAIL:]
-    text = "".join(lines) + with_source(crash + after)
+    """Return the last lines of a log, in order; the stack of a crash among them is shortened."""
+    text = log.since(max(log.begun, log.mark() - _TAIL_BYTES))
+    start = text.rfind(_CRASH)
+    dump, after = _split_dump(text[start:]) if start >= 0 else ([], text)
+    after_lines = after.splitlines()[-TAIL:]
+    left = TAIL - len(after_lines)
+    lines = after_lines
+    if start >= 0 and left > 0:  # later lines alone are the last ones otherwise
+        lines = [*text[:start].splitlines()[-left:], *_shortened(dump), *after_lines]
+    text = "\n".join(lines)
     return f"last log lines of {log.path}:\n{text}" if text.strip() else None
+
+
+def _split_dump(text: str) -> tuple[list[str], str]:
+    """Return the lines of the dump that a text begins with, and the text after it."""
+    first, *rest = text.splitlines(keepends=True)
+    count = next(
+        (n for n, line in enumerate(rest) if not _DUMP.fullmatch(line.rstrip("\n"))), len(rest)
+    )
+    return [line.rstrip("\n") for line in (first, *rest[:count])], "".join(rest[count:])
+
+
+def _shortened(dump: list[str]) -> list[str]:
+    """Return the reason of a crash and the stack of the thread that crashed, with its source."""
+    begin = next((n for n, line in enumerate(dump) if line.startswith("Current thread 0x")), None)
+    if begin is None:
+        return with_source("\n".join(dump[:_CRASH_FRAMES])).splitlines()
+    stack = list(takewhile(bool, dump[begin:]))
+    if len(stack) > _CRASH_FRAMES:
+        stack = [*stack[:_CRASH_FRAMES], "  ..."]
+    return [dump[0], *with_source("\n".join(stack)).splitlines()]

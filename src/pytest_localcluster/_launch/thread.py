@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from .. import _context, _held
+from .._core import coroutines
 from .._logs import logging_to
 from ..errors import StopError, UnsupportedError
 from . import reports
@@ -160,10 +161,10 @@ class _ThreadProcess:
 
         def work() -> None:
             try:
-                result = function(*args, **kwargs)
+                result = coroutines.call(function, args, kwargs)
             except BaseException as error:
                 self._calls.discard(future)
-                future.set_exception(error)
+                future.set_exception(reports.raised_in(self._context, error))
             else:
                 self._calls.discard(future)
                 future.set_result(result)

@@ -180,7 +180,7 @@ class _RunProcess:
                 if kind == "returned":
                     future.set_result(pickling.loads(rest[0]))
                     return
-                error = reports.raised(self._context, *rest)
+                error = reports.raised_in(self._context, reports.raised(self._context, *rest))
         except Exception as unread:
             error = unread
         future.set_exception(error)
