@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from pytest_localcluster import _context, _warned
 from pytest_localcluster._clock import Deadline
 from pytest_localcluster._core import exceptions, pickling
-from pytest_localcluster._launch import family
+from pytest_localcluster._launch import family, plain_bind
 from pytest_localcluster._launch.debugger import Breakpoints
 from pytest_localcluster._launch.recorder import Recorder
 from pytest_localcluster._launch.surroundings import adopt
@@ -77,6 +77,7 @@ class Child:
             environ, directory, path, entry, filters, refusal = pickle.loads(self.payload)
             adopt(environ, directory, path)
             _reseed()
+            plain_bind.allow()
             self.recorder.begin(filters)
             serve, context = pickling.loads(entry)
             _context.become(context)
@@ -101,6 +102,7 @@ class Child:
     def execute(self, program: Program) -> None:
         """Turn into a program; the test process sees it by the end of the control socket."""
         try:
+            program.prepare()
             path = program.find()
             self.tell("program", 0, str(program))
             self.control.set_inheritable(False)
