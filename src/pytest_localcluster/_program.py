@@ -57,10 +57,8 @@ class Program:
             path = Path(name)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("xb") as file:
-                    file.write(content)
-            except FileExistsError:
-                continue
+                if not path.exists():
+                    path.write_bytes(content)
             except OSError as error:
                 raise type(error)(f"the file {name} cannot be written: {error.strerror}") from None
         if not self.directory:

@@ -82,9 +82,9 @@ class Names:
     def _check_port(self, shown: str, name: str, job: str, where: str) -> None:
         if self.ports is None or name in (known := self.ports.get(job, ())):
             return
-        have = f"its ports are {', '.join(known)}" if known else "it has none but its own"
+        have = ", ".join(known) if known else "no port but the one that they serve at"
         raise SpecError(
-            f"{where} has {shown}, and tasks of job {job!r} have no port {name!r}: {have}",
+            f"{where} has {shown}, and tasks of {job!r} have no port {name!r}: they have {have}",
             remedy=f"{_near(name, known)}add the name to ports=, as in ports=({name!r},)",
         )
 
@@ -104,6 +104,10 @@ class Names:
                 remedy="count its tasks from 0",
             )
         if count is not None and index is None and match["kind"] != "hosts" and count != 1:
+            if count == 0:
+                raise SpecError(
+                    f"{where} has {shown}, and job {job!r} has no task", remedy="ask for one"
+                )
             example = f"{{{match['kind']}[{job}][0]{f'[{name}]' if name else ''}}}"
             raise SpecError(
                 f"{where} has {shown}, which is one task's, and job {job!r} has {_tasks(count)}",
