@@ -258,17 +258,16 @@ def _files(files: Any, commands: Collection[str]) -> dict[str, dict[str, str | b
             'a job that is called files goes into CommandRuntime({"files": [...]})',
         )
     by_job: dict[str, dict[str, str | bytes]] = {}
-    common = {name: _content(name, c) for name, c in files.items() if not isinstance(c, Mapping)}
+    common = dict(_file(name, c) for name, c in files.items() if not isinstance(c, Mapping))
     special = {job: own for job, own in files.items() if isinstance(own, Mapping)}
     _check_jobs("files", special, commands)
     for job in commands:
-        own = special.get(job, {})
-        by_job[job] = common | {name: _content(name, content) for name, content in own.items()}
+        by_job[job] = common | dict(_file(*item) for item in special.get(job, {}).items())
     return {job: own for job, own in by_job.items() if own}
 
 
-def _content(name: object, content: object) -> str | bytes:
-    """Return the content of a file, once its path and that are found to be sound."""
+def _file(name: object, content: object) -> tuple[str, str | bytes]:
+    """Return the path and the content of a file, once both are found to be sound."""
     path = os.fspath(name) if isinstance(name, (str, os.PathLike)) else name
     if not isinstance(path, str) or not _can_be_passed(path):
         raise SpecError(f"files has {name!r}, which is no path of a file", remedy=_BELOW)
@@ -283,14 +282,14 @@ def _content(name: object, content: object) -> str | bytes:
                 remedy="give its path as it is seen from where pytest runs",
             ) from None
         with suppress(UnicodeDecodeError):
-            return content.decode()
+            content = content.decode()
     if isinstance(content, (bytes, bytearray)):
-        return bytes(content)
+        return path, bytes(content)
     if not isinstance(content, str):
         raise SpecError(
             f"the content of {path!r} is {content!r}", remedy="give a string, bytes, or a Path"
         )
-    return content
+    return path, content
 
 
 def _outside(name: str) -> SpecError:
