@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import socketserver
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,10 @@ import portpicker
 import pytest
 
 from pytest_localcluster import PortError, PortLease, _ports, lease_port
+from pytest_localcluster._core.listeners import holder_of
+from pytest_localcluster._ports import Binding
+
+IP_LOCAL_PORT_RANGE = 51  # of Linux since 6.3
 
 
 @pytest.fixture(autouse=True)
@@ -178,6 +184,153 @@ class TestRange:
         assert _ports._Range(20000, 20099).cursor == 20000 + offset
 
 
+needs_held_ports = pytest.mark.skipif(
+    not _ports.system_holds_ports(), reason="this system's leases let go of their ports"
+)
+
+
+@needs_held_ports
+class TestPlainServers:
+    """Servers that do not set SO_REUSEADDR: the lease moves aside for them, and no further."""
+
+    @pytest.mark.parametrize("host", [host for host in HOSTS if host != "::"])
+    def test_one_binds_while_the_lease_is_aside(self, lease: PortLease, host: str) -> None:
+        lease.hand_over(Binding.PLAIN)
+        assert not lease.held
+        for _ in range(2):
+            _bind(host, lease.port, reuse=False)
+        assert "handed over" in repr(lease)
+
+    @pytest.mark.parametrize("host", HOSTS)
+    def test_every_one_binds_when_the_port_is_let_go(self, lease: PortLease, host: str) -> None:
+        lease.hand_over(Binding.WILDCARD)
+        assert lease.descriptors == []
+        _bind(host, lease.port, reuse=False)
+
+    def test_other_leases_are_refused_all_the_time(self, lease: PortLease) -> None:
+        lease.hand_over(Binding.PLAIN)
+        assert _ports._hold(lease.port) is None
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", lease.port))
+            server.listen()
+            assert _ports._hold(lease.port) is None
+        assert _ports._hold(lease.port) is None
+
+    def test_outgoing_connections_are_not_given_the_port(self, lease: PortLease) -> None:
+        only = struct.pack("I", lease.port << 16 | lease.port)
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+            try:
+                client.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, only)
+            except OSError:
+                pytest.skip("this kernel has no IP_LOCAL_PORT_RANGE")
+            lease.hand_over(Binding.PLAIN)
+            with pytest.raises(OSError, match="assign"):
+                client.connect(server.getsockname())
+
+    def test_it_is_taken_back(self, lease: PortLease) -> None:
+        for binding in (Binding.PLAIN, Binding.WILDCARD):
+            lease.hand_over(binding)
+            lease.take_back()
+            assert lease.held
+            for host in HOSTS:
+                with pytest.raises(OSError, match="in use"):
+                    _bind(host, lease.port, reuse=False)
+                _bind(host, lease.port, reuse=True)
+
+    def test_it_is_not_taken_back_from_who_has_it(self, lease: PortLease) -> None:
+        lease.hand_over(Binding.PLAIN)
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", lease.port))
+            server.listen()
+            with pytest.raises(PortError, match=rf"this process \(pid {os.getpid()}\) listens"):
+                lease.take_back()
+            assert _ports._hold(lease.port) is None, "it stays aside"
+        lease.take_back()
+
+    def test_a_released_lease_holds_nothing(self, lease: PortLease) -> None:
+        lease.hand_over(Binding.PLAIN)
+        lease.release()
+        lease.take_back()
+        for host in HOSTS:
+            _bind(host, lease.port, reuse=False)
+
+    def test_in_a_with_block(self, lease: PortLease) -> None:
+        with lease.handed_over() as same:
+            assert same is lease
+            _bind("127.0.0.1", lease.port, reuse=False)
+        assert lease.held
+        with lease.handed_over(wildcard=True):
+            _bind("0.0.0.0", lease.port, reuse=False)
+            if socket.has_ipv6:
+                _bind("::", lease.port, reuse=False)
+        assert lease.held
+        with socket.socket() as server:
+            with lease.handed_over():
+                server.bind(("127.0.0.1", lease.port))
+            assert not lease.held, "the server has it"
+        lease.take_back()
+        assert lease.held
+
+    def test_a_program(self, lease: PortLease) -> None:
+        code = (
+            "import socket, sys; s = socket.socket(); s.bind(('127.0.0.1', int(sys.argv[1])))\n"
+            "s.listen(); print('serving', flush=True); sys.stdin.read()"
+        )
+        with lease.handed_over():
+            program = subprocess.Popen(
+                [sys.executable, "-c", code, str(lease.port)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert program.stdout is not None
+            assert program.stdout.readline() == "serving\n"
+        assert holder_of(lease.port).startswith(f"pid {program.pid} (python")
+        program.communicate()
+
+
+class TestBoundSocket:
+    @pytest.mark.parametrize("host", HOSTS)
+    def test_it_listens_while_the_port_is_held(self, lease: PortLease, host: str) -> None:
+        with lease.bound_socket(host) as bound:
+            bound.listen()
+            assert bound.getsockname()[1] == lease.port
+            assert lease.held == _ports.system_holds_ports()
+
+    def test_a_socketserver(self, lease: PortLease) -> None:
+        where = "127.0.0.1", lease.port
+        with socketserver.TCPServer(where, Echo, bind_and_activate=False) as server:
+            server.socket.close()
+            server.socket = lease.bound_socket()
+            server.server_activate()
+            with socket.create_connection(where) as client:
+                client.sendall(b"word")
+                server.handle_request()
+                assert client.recv(4) == b"word"
+
+    def test_a_port_that_somebody_has(self, lease: PortLease) -> None:
+        with lease.bound_socket() as bound:
+            bound.listen()
+            with pytest.raises(PortError, match=f"port {lease.port} is in use\n  this process"):
+                lease.bound_socket()
+
+    def test_a_released_lease(self, lease: PortLease) -> None:
+        lease.release()
+        with pytest.raises(PortError, match=f"port {lease.port} was released"):
+            lease.bound_socket()
+
+    def test_an_address_of_nobody(self, lease: PortLease) -> None:
+        with pytest.raises(OSError, match="assign"):
+            lease.bound_socket("192.0.2.77")
+
+
+class Echo(socketserver.BaseRequestHandler):
+    """Sends back what it is sent first."""
+
+    def handle(self) -> None:
+        self.request.sendall(self.request.recv(4))
+
+
 class TestFallback:
     """Systems where a held port cannot be bound by its server either."""
 
@@ -193,6 +346,11 @@ class TestFallback:
         assert lease.held
         with pytest.raises(OSError, match="in use"):
             _bind("127.0.0.1", lease.port, reuse=False)
+
+    def test_a_bound_socket_takes_its_place(self, lease: PortLease) -> None:
+        with lease.bound_socket() as bound:
+            bound.listen()
+            assert not lease.held
 
     def test_says_so_when_somebody_took_it_meanwhile(self, lease: PortLease) -> None:
         lease.hand_over()

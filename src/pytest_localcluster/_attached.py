@@ -76,7 +76,7 @@ class AttachedCluster(LocalCluster):
                     wrong.append(f"it asks for {job} tasks that serve {asked!r}, not {serves!r}")
         wrong += [
             f"it asks for {name}, and what runs already cannot be given any"
-            for name in ("worker_config", "ps_config", "env", "links")
+            for name in ("worker_config", "ps_config", "env", "links", "ports")
             if getattr(config, name)
         ]
         if wrong:

@@ -143,12 +143,14 @@ class LocalCluster(Faults):
             undo.callback(self._held.give_back)
             undo.callback(setattr, self, "_open", None)
             watcher = observer()
-            self._spec, self._root, places, links = _setup.lease_places(
-                self.config, self._runtimes, self._token, undo
-            )
             if self.log_dir is None and watcher is not None:
                 self.log_dir = watcher.log_dir(self)
-            logs = _setup.open_logs(self.config.tasks(), self.log_dir, undo)
+            directory = _setup.open_folder(self.log_dir, undo)
+            self._spec, self._root, places, links = _setup.lease_places(
+                self.config, self._runtimes, self._token, directory, undo
+            )
+            kept = self.log_dir is not None
+            logs = _setup.open_logs(self.config.tasks(), directory, kept, undo)
             self.servers = [
                 Server(self, place, log) for place, log in zip(places, logs, strict=True)
             ]

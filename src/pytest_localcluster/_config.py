@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -19,6 +20,9 @@ RUNTIMES = ("native", "tensorflow")
 
 LAUNCHERS = ("process", "thread", "ray")
 """The short names that ``launcher=`` takes; each is a module in ``_launch``."""
+
+
+_PORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 class _Default(int):
@@ -46,10 +50,12 @@ class ClusterConfig:
             at least 60 with ``preload``, or on other machines.
         stop_timeout: seconds after which nothing of the cluster may be left.
         env: environment variables for the tasks: a mapping, or a function of the Task that
-            returns one.
+            returns one. Fields such as ``{hosts[ps]}`` are filled in, as in a CommandRuntime.
         preload: modules to import once, before any task is forked, so that tasks get them free.
         links: whether tasks reach each other through links, which partition(), delay() and drop()
             of the cluster can hold, slow and cut.
+        ports: names of further ports that each task gets, besides the one it serves at; or a
+            mapping from job to such names.
 
     Raises:
         SpecError: something that cannot exist was asked for.
@@ -68,6 +74,7 @@ class ClusterConfig:
     env: Mapping[str, str] | Callable[[Task], Mapping[str, str]] = field(default_factory=dict)
     preload: Iterable[str] = ()
     links: bool = False
+    ports: Iterable[str] | Mapping[str, Iterable[str]] = ()
 
     def __post_init__(self) -> None:
         self._check_jobs()
@@ -97,6 +104,7 @@ class ClusterConfig:
                 raise SpecError(
                     f"preload names modules to import; {module!r} is not the name of one"
                 )
+        self._set("ports", _ports(self.ports))
         if not isinstance(self.links, bool):
             raise SpecError(f"links={self.links!r} says nothing", remedy="use True or False")
         if self.links and self.is_networked():
@@ -155,6 +163,11 @@ class ClusterConfig:
     def tasks(self) -> list[Task]:
         """Return every task, in the order of :meth:`counts`."""
         return [Task(job, index) for job, count in self.counts().items() for index in range(count)]
+
+    def port_names(self, job: str) -> tuple[str, ...]:
+        """Return the names of the further ports of each task of a job."""
+        names: Any = self.ports.get(job, ()) if isinstance(self.ports, Mapping) else self.ports
+        return tuple(names)
 
     def is_networked(self) -> bool:
         """Tell whether calls to its tasks leave this machine."""
@@ -251,6 +264,31 @@ def _config_proto(name: str, value: Any) -> Any:
     return copy.deepcopy(
         value
     )  # frozen means frozen, also when the caller goes on with the original
+
+
+def _ports(value: object) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
+    if isinstance(value, Mapping):
+        return {
+            job_name(job): _port_names(names, f"ports[{job!r}]") for job, names in value.items()
+        }
+    return _port_names(value, "ports")
+
+
+def _port_names(value: object, what: str) -> tuple[str, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise SpecError(
+            f"{what} lists names of ports, not {value!r}", remedy='write ports=("admin",)'
+        )
+    names = tuple(value)
+    for name in names:
+        if not isinstance(name, str) or not _PORT_NAME.fullmatch(name):
+            raise SpecError(
+                f"{what} has {name!r}, which no port can be called",
+                remedy="use a letter, then letters, digits, underscores and hyphens",
+            )
+    if len(set(names)) < len(names):
+        raise SpecError(f"{what} names a port twice: {', '.join(names)}")
+    return names
 
 
 def _environment(value: object, what: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from .errors import SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 __all__ = [
     "PAST_LINKS_VARIABLE",
@@ -62,12 +63,17 @@ class TaskContext:
         target: what a session in this task dials to reach it.
         env: the environment that the cluster gives this task (TF_CONFIG, RANK, ...); in a
             process of its own ``os.environ`` has it too.
+        ports: the task's further ports, name to number, as ``ports=`` of the config asks for them.
+        dir: a folder of the task's own, which lasts through restarts; None unless ``{dir}`` is used
+            for the task.
     """
 
     task: Task
     cluster_spec: ClusterSpec
     target: str
     env: Mapping[str, str] = field(repr=False)  # it carries the token
+    ports: Mapping[str, int] = field(default_factory=dict)
+    dir: Path | None = None
 
 
 _process_context: TaskContext | None = None

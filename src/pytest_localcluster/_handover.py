@@ -67,7 +67,8 @@ def keep(cluster: LocalCluster, version: str) -> Path:
         for life, process in zip(lives, processes, strict=True):
             assert isinstance(process, ChildProcess)
             if life.is_alive():
-                leases = life.place.lease.descriptors
+                place = life.place
+                leases = [fd for one in (place.lease, *place.others) for fd in one.descriptors]
                 homes.append(process.keep(leases))
                 life.kept = True
         if not homes:

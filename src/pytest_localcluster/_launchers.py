@@ -12,9 +12,10 @@ from . import _coverage, _moments, _ports
 from ._launch import Berth, Launcher, Needs, Spreading, find_launcher
 from ._observer import observer
 from ._runtimes import Runtime, find_runtimes
+from ._spec import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from contextlib import ExitStack
 
     from ._config import ClusterConfig
@@ -53,9 +54,18 @@ def check_launcher(config: ClusterConfig) -> None:
 
 
 def find_berths(
-    config: ClusterConfig, runtimes: Mapping[str, Runtime], undo: ExitStack
+    config: ClusterConfig,
+    runtimes: Mapping[str, Runtime],
+    with_folder: Collection[Task],
+    undo: ExitStack,
 ) -> tuple[list[Berth], tuple[str, int]]:
     """Find a place for each task; ``undo`` learns how to give it back.
+
+    Args:
+        config: what was asked for.
+        runtimes: by job.
+        with_folder: the tasks that need a folder of their own.
+        undo: learns how to give the places back.
 
     Returns:
         The places, in the order of the tasks; and a host and a port that are free for the workers
@@ -67,20 +77,29 @@ def find_berths(
         wanted = []
         for task in tasks:
             runtime = runtimes[task.job]
-            wanted.append(Needs(task, _preload(config, runtime), runtime.boot_env))
+            preload, names = _preload(config, runtime), config.port_names(task.job)
+            wanted.append(Needs(task, preload, runtime.boot_env, names, task in with_folder))
         reservation = spreading.reserve(wanted)
         undo.callback(reservation.release)
         return list(reservation.berths), reservation.meeting
-    # The last lease is MASTER_PORT, for the collectives that the workers may want to form.
-    leases = _ports.lease_ports(len(tasks) + bool(config.workers))
+    # One more is MASTER_PORT, for the collectives that the workers may want to form.
+    named = sum(len(config.port_names(task.job)) for task in tasks)
+    leases = _ports.lease_ports(len(tasks) + named + bool(config.workers))
     for lease in leases:
         undo.callback(lease.release)
     berths = []
+    rest = iter(leases[len(tasks) :])
+    meeting = next(rest) if config.workers else None
     for task, lease in zip(tasks, leases, strict=False):
         launcher = launcher_for(config, runtimes[task.job])
         launcher.prepare()
-        berths.append(Berth(launcher, lease))
-    return berths, ("127.0.0.1", leases[-1].port if leases else 0)
+        further = dict(zip(config.port_names(task.job), rest, strict=False))
+        others = [*further.values()]
+        if meeting is not None and task == Task("worker", 0):
+            others.append(meeting)  # where others meet, the first of them binds
+        ports = {name: lease.port for name, lease in further.items()}
+        berths.append(Berth(launcher, lease, ports, others))
+    return berths, ("127.0.0.1", 0 if meeting is None else meeting.port)
 
 
 def prepare(config: ClusterConfig) -> None:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import _moments
+from ._clock import Deadline, now
+from ._core.listeners import holder_of, in_use, ports_in_use
 from ._launch import Entry, Process
 from ._launch.reports import (
     describe_exit,
@@ -16,14 +18,15 @@ from ._launch.reports import (
     never_ready,
     not_killed,
 )
+from ._ports import Binding, system_holds_ports
 from ._terminal import terminal
-from .errors import ServerExited, StopError
+from .errors import PortError, ServerExited, StopError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from ._clock import Deadline
     from ._context import TaskContext
+    from ._launch import Lease
     from ._logs import TaskLog
     from ._server import Server
     from ._setup import Place
@@ -33,6 +36,17 @@ if TYPE_CHECKING:
 __all__ = ["Life", "State"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
+
+_RECENT = 1 << 16  # how much output is searched for the reason of a failed start
+
+_END = 1.0
+"""Seconds for the end of a program that is killed, which takes none."""
+
+_REMEDY_IN_USE = (
+    "end the process that has it; or give the program a port of its own for it, by ports= of the "
+    "cluster and {ports[NAME]}; or set SO_REUSEADDR in the program if its own last connections are "
+    "in the way"
+)
 
 _ENDING = {signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT}
 """Signals that a program may answer by ending in its own way."""
@@ -71,6 +85,9 @@ class Life:
         self.kept = False  # it was handed to another process, and is not to end
         self._death: ServerExited | None = None  # of an earlier life, not forgiven
         self._missing: str | None = None  # what a start still lacks; None before it was asked
+        self._binding = place.runtime.binding(self.task.job)
+        self._deadline = Deadline(None)  # of the last start
+        self._launched = 0.0  # when its process was
 
     @property
     def task(self) -> Task:
@@ -87,9 +104,15 @@ class Life:
 
     def launch(self, deadline: Deadline) -> None:
         """Start the task without waiting for it; it is to serve by the deadline."""
-        assignment, runtime, launcher, lease, _ = self.place
         self._death = self.unexpected_death()
-        lease.hand_over()
+        self._launch(deadline)
+
+    def _launch(self, deadline: Deadline) -> None:
+        assignment, runtime, launcher, *_ = self.place
+        for lease in self._leases():
+            # A launcher of the user's own may have leases that know no way but the usual one.
+            lease.hand_over(*([self._binding] if self._binding else []))
+        self._deadline, self._launched = deadline, now()
         self.log.begin()
         self.state = State.STARTING
         self._missing = None
@@ -99,6 +122,25 @@ class Life:
             assignment = replace(assignment, record=recorder.launching(self._handle))
         entry = Entry(runtime.entry(assignment), assignment.context, deadline, terminal())
         self.process = launcher.launch(entry, self.log)
+
+    def _leases(self) -> list[Lease]:
+        return [self.place.lease, *self.place.others]
+
+    def take_ports_back(self) -> None:
+        """Hold the ports again after the end of a process.
+
+        Raises:
+            PortError: somebody else took one meanwhile.
+        """
+        for lease in self._leases():
+            try:
+                lease.take_back()
+            except PortError:
+                if not self._binding:
+                    raise
+                # Connections of a program that does not set SO_REUSEADDR keep others away for some
+                # time after its end, us as well; the lease stays aside, and the next start shows
+                # whether a stranger has the port.
 
     @property
     def sends_no_event(self) -> bool:
@@ -117,16 +159,79 @@ class Life:
             if not process.come_up():
                 return False
             self._missing = self.place.runtime.ready(self._handle)
-            if (self._missing or process.program) and process.exitcode is not None:
+            died = process.exitcode is not None
+            if process.program and (self._missing or died) and self._makes_room():
+                return False
+            if (self._missing or process.program) and died:
                 raise self._died_starting(" while it started")
             if self._missing:
                 return False
             self.state = State.RUNNING
+            self.place.runtime.learn(self.task.job, self._binding)
             _moments.tell(self._handle, "ready")
         if process.exitcode is not None:  # whoever has taken note of that, here it is told
             self.forgive()
             raise self._died_starting(" while others started")
         return True
+
+    def _makes_room(self) -> bool:
+        """Start a program anew, with more room at its ports, if they may have been refused to it.
+
+        That is so if it said that an address is in use, unless it named another one, and if it
+        ended without a word. It begins with the least room, so that nobody has more than it needs.
+        """
+        process = self.process
+        assert process is not None
+        if self._binding is Binding.WILDCARD or not system_holds_ports():
+            return False
+        lines = in_use(text := self._said())
+        named = ports_in_use(lines)
+        if named and not set(named) & set(self._ports()):
+            return False
+        if not lines:
+            left, spent = self._deadline.remaining(), now() - self._launched
+            in_time = left is None or left > spent * (Binding.WILDCARD - self._binding)
+            if text.strip() or not process.exitcode or process.exitcode < 0 or not in_time:
+                return False
+        process.close(Deadline(_END))
+        if process.exitcode is None:
+            return False
+        self._binding = Binding(self._binding + 1)
+        if lines:
+            self.log.write(
+                "-- started once more by pytest-localcluster: it does not set SO_REUSEADDR, and so "
+                "the leases of its ports were in its way\n"
+            )
+        self._launch(self._deadline)
+        return True
+
+    def _said(self) -> str:
+        return self.log.since(max(self.log.begun, self.log.mark() - _RECENT))
+
+    def _ports(self) -> list[int]:
+        leased = (int(lease.address.rpartition(":")[2]) for lease in self._leases())
+        return list(dict.fromkeys([*leased, *self._context.ports.values()]))
+
+    def _in_use(self) -> tuple[str, list[int]]:
+        """Return who has the address that a program says it cannot have, and our ports among them.
+
+        "" if it says nothing like that.
+        """
+        process = self.process
+        assert process is not None
+        lines = in_use(self._said())
+        if not process.program or not lines:
+            return "", []
+        ours, named = self._ports(), ports_in_use(lines)
+        host = self.place.lease.address.rpartition(":")[0]
+        but = [] if process.pid is None else [process.pid]
+        found = {}
+        for port in named or ours:
+            found[port] = "" if process.elsewhere else holder_of(port, but)
+        known = [f"{host}:{port} is in use: {who}" for port, who in found.items() if who]
+        known = known or [f"{host}:{port} is in use" for port in named]
+        text = "; ".join(known) or f"an address is in use ({lines[-1].strip()})"
+        return text, [port for port, who in found.items() if who and port in ours]
 
     def late(self, deadline: Deadline) -> StartTimeout:
         """Return the error for a task that is alive, but did not come up by the deadline."""
@@ -134,10 +239,9 @@ class Life:
         assert process is not None
         if self._missing is None:
             return process.late(deadline)
-        seconds = deadline.seconds or 0.0
-        return never_ready(
-            self._context, self.log, process.pid, seconds, process.program, self._missing
-        )
+        seconds, (taken, _) = deadline.seconds or 0.0, self._in_use()
+        missing = f"{self._missing}; {taken}" if taken else self._missing
+        return never_ready(self._context, self.log, process.pid, seconds, process.program, missing)
 
     def _died_starting(self, doing: str) -> StartError:
         process = self.process
@@ -145,7 +249,16 @@ class Life:
         what = f"{process.program or 'it'} {describe_exit(process.exitcode)}"
         if self.state is State.RUNNING:
             what += doing
-        return died_starting(self._context, self.log, process.pid, process.exitcode, what, doing)
+        taken, ours = self._in_use()
+        if taken:
+            what += f": {taken}"
+        error = died_starting(self._context, self.log, process.pid, process.exitcode, what, doing)
+        if taken:
+            error.remedy = _REMEDY_IN_USE
+        if ours:  # a cluster is started once more then, with other ports
+            cause = PortError(f"a leased port was taken: {taken}")
+            cause.__cause__, error.__cause__ = error.__cause__, cause
+        return error
 
     def leave(self) -> bool:
         """Let go of the task if it was handed to another process; tell whether it was."""
@@ -190,6 +303,8 @@ class Life:
                 survivors=(str(self.task),),
                 remedy="look what the kernel has it wait for: /proc/PID/stack",
             )
+        if self._binding:
+            self.take_ports_back()
         if self.state is State.STARTING:
             self.state = State.STOPPED
             self.forgive()  # the failed start has been reported
@@ -208,6 +323,8 @@ class Life:
             self.state = State.KILLED
             if process.wait(deadline) is None:
                 raise not_killed(self._context, process.pid, deadline.seconds)
+            if self._binding:
+                self.take_ports_back()
         elif signal == signals.SIGSTOP:
             self.state = State.SUSPENDED
         elif signal == signals.SIGCONT and self.state is State.SUSPENDED:

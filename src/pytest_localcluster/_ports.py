@@ -10,13 +10,22 @@ There is no lock file and no moment in which the port is free, and death gives i
 Left open: a stranger that names exactly this port and sets SO_REUSEADDR can listen first. The
 server's own bind then fails, and the cluster is started once more with other ports.
 
+A server that does not set SO_REUSEADDR is refused like everybody else. For it the lease moves aside
+(:meth:`PortLease.hand_over`): to an IPv6 address that no machine has, which conflicts with a bind
+to ``::`` and with no other address. The kernel still gives the port to no outgoing connection, and
+every other lease, which binds ``::``, is still refused; open is the port to those that bind it by
+name, or bind port 0, at an IPv4 address or ``::1``. Only a server that binds ``::`` itself needs
+the port to be free. Both moves leave no moment in between, and are made for no server that can do
+without.
+
 Where a system does not treat SO_REUSEADDR like that, the lease lets go of the port just before
-the server binds it (:meth:`PortLease.hand_over`), and the same retry covers the gap.
+the server binds it, and the same retry covers the gap.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import functools
 import os
@@ -29,13 +38,14 @@ from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 from . import _held
+from ._core.listeners import holder_of
 from .errors import PortError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-__all__ = ["PortLease", "configure", "lease_port", "lease_ports", "system_holds_ports"]
+__all__ = ["Binding", "PortLease", "configure", "lease_port", "lease_ports", "system_holds_ports"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 _TRIES = 64
@@ -43,8 +53,24 @@ _lock = threading.Lock()  # portpicker's tables and our cursor are not safe acro
 _range: _Range | None = None
 
 
+class Binding(enum.IntEnum):
+    """How a server binds its port; each value needs more room at the port than the one before."""
+
+    REUSE = 0
+    """With SO_REUSEADDR, at any address."""
+
+    PLAIN = 1
+    """Without, at an IPv4 address, ``0.0.0.0`` included, or at ``::1``."""
+
+    WILDCARD = 2
+    """Without, at ``::``, or anything else."""
+
+
 class PortLease:
     """A port held for whoever has this lease; a context manager.
+
+    A server that sets SO_REUSEADDR binds the port as it is. For one that does not there is
+    :meth:`bound_socket`, and :meth:`handed_over` if it will take no socket.
 
     Attributes:
         port: the port number.
@@ -55,6 +81,7 @@ class PortLease:
         self.port = port
         self.address: str = f"localhost:{port}"
         self._holder: socket.socket | None = holder
+        self._binding = Binding.REUSE  # what the holder leaves room for
         self._picked = picked
         self._released = False
         owner = _held.owner()
@@ -67,36 +94,109 @@ class PortLease:
 
     @property
     def held(self) -> bool:
-        """Whether the kernel keeps the port for us at this moment."""
-        return self._holder is not None
+        """Whether the kernel keeps the port for us at this moment, at every address."""
+        return self._holder is not None and self._binding is Binding.REUSE
 
     @property
     def descriptors(self) -> list[int]:
         """The descriptor that holds the port, if one does."""
         return [] if self._holder is None else [self._holder.fileno()]
 
-    def hand_over(self) -> None:
+    def bound_socket(self, host: str = "127.0.0.1") -> socket.socket:
+        """Return a new TCP socket that is bound to the port, ready for ``listen()``.
+
+        The port stays held meanwhile and afterwards. With :mod:`socketserver`, say::
+
+            server = TCPServer((host, lease.port), Handler, bind_and_activate=False)
+            server.socket.close()
+            server.socket = lease.bound_socket()
+            server.server_activate()
+
+        Args:
+            host: the address to bind, of IPv4 or IPv6.
+
+        Raises:
+            PortError: the port was released, or somebody listens on it.
+            OSError: this machine has no such address.
+        """
+        if self._released:
+            raise PortError(
+                f"port {self.port} was released", remedy="take the socket before release()"
+            )
+        if not system_holds_ports():
+            self.hand_over()
+        bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((host, self.port))
+        except OSError as error:
+            bound.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise self._taken("is in use") from None
+        return bound
+
+    @contextlib.contextmanager
+    def handed_over(self, *, wildcard: bool = False) -> Iterator[Self]:
+        """Let a program bind the port that does not set SO_REUSEADDR, in a ``with`` block.
+
+        Start the program in the block, and leave the block when it listens. In the block a stranger
+        that names this port, or that binds port 0 of an IPv4 address and happens to be given it,
+        can have it before the program. Outgoing connections and other leases do not get it. After
+        the block it is held again, at every address as soon as the program has ended and
+        :meth:`take_back` is called.
+
+        Args:
+            wildcard: whether the program binds ``::``, for which the port is not held at all in the
+                block; otherwise it binds an IPv4 address or ``::1``.
+        """
+        self.hand_over(Binding.WILDCARD if wildcard else Binding.PLAIN)
+        try:
+            yield self
+        finally:
+            if not self._released:
+                with contextlib.suppress(PortError):  # the program has it, as it should
+                    self.take_back()
+
+    def hand_over(self, binding: Binding = Binding.REUSE) -> None:
         """Make way for the server: call it just before the server binds the port.
 
-        Where the system lets a server bind a leased port this does nothing.
+        Where the system lets a server bind a leased port this does nothing for one that sets
+        SO_REUSEADDR.
+
+        Args:
+            binding: how the server binds.
         """
-        if self._holder is not None and not system_holds_ports():
-            self._holder.close()
-            self._holder = None
+        if not system_holds_ports():
+            binding = Binding.WILDCARD
+        if self._holder is None or binding <= self._binding:
+            return
+        aside = _hold_aside(self.port) if binding is Binding.PLAIN else None
+        self._holder.close()
+        self._holder, self._binding = aside, binding
 
     def take_back(self) -> None:
         """Hold the port again after :meth:`hand_over`, when the server is gone.
 
         Raises:
-            PortError: somebody else took it meanwhile.
+            PortError: somebody else has it, or connections of the server linger there.
         """
-        if self._holder is None and not self._released:
-            self._holder = _hold(self.port)
-            if self._holder is None:
-                raise PortError(
-                    f"port {self.port} was taken while its server was down",
-                    remedy="start the cluster again; it gets fresh ports",
-                )
+        if self._released or self.held:
+            return
+        # What is held aside is kept until the port is held again: there is no moment in between.
+        holder = _hold(self.port, beside=self._holder is not None)
+        if holder is None:
+            raise self._taken("was taken while its server was down")
+        if self._holder is not None:
+            self._holder.close()
+        self._holder, self._binding = holder, Binding.REUSE
+
+    def _taken(self, how: str) -> PortError:
+        return PortError(
+            f"port {self.port} {how}",
+            status=holder_of(self.port) or None,
+            remedy="take another port: a cluster that is started again has fresh ones",
+        )
 
     def release(self) -> None:
         """Give the port back. Idempotent."""
@@ -237,8 +337,11 @@ def _return_port(port: int) -> None:
     portpicker.return_port(port)
 
 
-def _hold(port: int) -> socket.socket | None:
-    """Bind ``port`` on every address, so that nobody else can; None if somebody has it."""
+def _hold(port: int, *, beside: bool = False) -> socket.socket | None:
+    """Bind ``port`` on every address, so that nobody else can; None if somebody has it.
+
+    ``beside`` our own socket that holds it aside it can be had while that is there.
+    """
     for family, host in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
         try:
             holder = socket.socket(family, socket.SOCK_STREAM)
@@ -248,6 +351,8 @@ def _hold(port: int) -> socket.socket | None:
         try:
             if family == socket.AF_INET6:
                 holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            if beside:
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             holder.bind((host, port))
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         except OSError as error:
@@ -257,6 +362,33 @@ def _hold(port: int) -> socket.socket | None:
             return None
         return holder
     return None
+
+
+_ASIDE = "fd6c:6f63:616c:636c::1"
+"""An address of a private network that nobody has: it spells ``localcl``."""
+
+_IPV6_FREEBIND = 78  # of Linux; the socket module does not have it
+
+
+def _hold_aside(port: int) -> socket.socket | None:
+    """Hold ``port`` beside our own socket at an address that only a bind to ``::`` conflicts with.
+
+    None where the system has no IPv6, or does not let go of what it has not.
+    """
+    try:
+        holder = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    except OSError as error:
+        _check_descriptors(error)
+        return None
+    try:
+        holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        holder.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((_ASIDE, port))
+    except OSError:
+        holder.close()
+        return None
+    return holder
 
 
 def _check_descriptors(error: OSError) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._spec import Task
 
-__all__ = ["Program"]
+__all__ = ["Program", "is_within"]
 
 _IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
 _SHOWN = 500  # characters of a command in messages
@@ -25,15 +25,55 @@ _REASONS = {
 }
 
 
+def is_within(path: str, folder: str) -> bool:
+    """Return whether ``path``, which may have ``..`` in it, is below ``folder``."""
+    return os.path.normpath(path).startswith(folder.rstrip("/") + "/") or path == folder
+
+
 @dataclass(frozen=True)
 class Program:
     """What a runtime returns in place of a server.
 
     Attributes:
         command: the program, looked up on the task's PATH, and its arguments.
+        directory: its working directory; "" is the one that the task has.
+        files: files to write before it starts, by absolute path, with their content. One that is
+            there is left as it is, since a program may have changed it before a restart.
+        folder: the task's own folder; what is below it is made if it does not exist.
     """
 
     command: tuple[str, ...]
+    directory: str = ""
+    files: tuple[tuple[str, bytes], ...] = ()
+    folder: str = ""
+
+    def prepare(self) -> None:
+        """Write the files and enter the working directory.
+
+        Raises:
+            OSError: a file cannot be written, or there is no such directory.
+        """
+        for name, content in self.files:
+            path = Path(name)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.exists():
+                    path.write_bytes(content)
+            except OSError as error:
+                raise type(error)(f"the file {name} cannot be written: {error.strerror}") from None
+        if not self.directory:
+            return
+        directory = os.path.normpath(Path.cwd() / self.directory)
+        try:
+            if self.folder and is_within(directory, self.folder):
+                Path(directory).mkdir(parents=True, exist_ok=True)
+            os.chdir(directory)
+        except OSError as error:
+            raise type(error)(
+                f"{directory} cannot be the working directory (cwd=): {error.strerror}; "
+                f"the command is: {self}"
+            ) from None
+        os.environ["PWD"] = directory
 
     def find(self) -> str:
         """Return the path of the program.

@@ -19,6 +19,7 @@ from .errors import ServerExited, SpecError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+    from pathlib import Path
 
     import grpc
     import numpy as np
@@ -74,6 +75,20 @@ class Server:
         place = self._life.place
         message: ServerDef = place.runtime.server_def(place.server_def)
         return message
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The task's further ports, name to number, as ``ports=`` of the config asks for them."""
+        return dict(self._life.place.assignment.context.ports)
+
+    @property
+    def dir(self) -> Path | None:
+        """A folder of the task's own; None unless ``{dir}`` is used for the task.
+
+        It lasts through restarts. It is removed with the cluster, or kept beside the task's log if
+        logs are kept and the test fails.
+        """
+        return self._life.place.assignment.context.dir
 
     @property
     def protocol(self) -> str:
@@ -149,7 +164,7 @@ class Server:
         with self.cluster._lock:
             self.cluster._check_running(f"restart {self.task}")
             self.stop()
-            self._life.place.lease.take_back()
+            self._life.take_ports_back()
             deadline = self.cluster._start_deadline()
             with _held.owned_by(self.cluster._held):
                 self._life.launch(deadline)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import _context, _ports
 from ._context import TaskContext
+from ._core.fields import Fields, Names, uses_folder
 from ._launch import Launcher, Lease, shelter
 from ._launchers import find_berths
-from ._logs import TaskLog
+from ._logs import TaskLog, new_folder
 from ._proto.config_pb2 import ConfigProto
 from ._proto.server_pb2 import ServerDef
 from ._runtimes import Assignment, Runtime
@@ -31,6 +32,7 @@ __all__ = [
     "Place",
     "client_environment",
     "lease_places",
+    "open_folder",
     "open_logs",
     "prepare_next",
     "server_def",
@@ -47,7 +49,8 @@ Pair = tuple[Task, Task]
 class Place(NamedTuple):
     """What is made ready for one task, for all its starts.
 
-    Its ``server_def`` is what the test sees: with links the task is given another one.
+    Its ``server_def`` is what the test sees: with links the task is given another one. ``others``
+    are the leases of ports that it may bind besides its own.
     """
 
     assignment: Assignment
@@ -55,6 +58,7 @@ class Place(NamedTuple):
     launcher: Launcher
     lease: Lease
     server_def: bytes
+    others: Sequence[Lease] = ()
 
 
 def start_seconds(config: ClusterConfig, runtimes: Iterable[Runtime]) -> float:
@@ -69,19 +73,35 @@ def start_seconds(config: ClusterConfig, runtimes: Iterable[Runtime]) -> float:
 
 
 def lease_places(
-    config: ClusterConfig, runtimes: Mapping[str, Runtime], token: str, undo: ExitStack
+    config: ClusterConfig,
+    runtimes: Mapping[str, Runtime],
+    token: str,
+    directory: Path,
+    undo: ExitStack,
 ) -> tuple[ClusterSpec, str | None, list[Place], dict[Pair, PortLease]]:
     """Lease the ports and tell each task who it is; ``undo`` learns how to take it back.
+
+    Args:
+        config: what was asked for.
+        runtimes: by job.
+        token: what calls to the tasks carry.
+        directory: the folder in which tasks of this machine have their own.
+        undo: learns how to take it back.
 
     Returns:
         The spec; by what its tasks are known, None if calls to them do not leave the machine; what
         each task needs; the lease of each link, none if the config asks for none.
     """
     tasks = config.tasks()
-    berths, meeting = find_berths(config, runtimes, undo)
+    given = {task: _environment_asked(config, task) for task in tasks}
+    with_folder = {task for task in tasks if _uses_folder(given[task], runtimes[task.job], task)}
+    berths, meeting = find_berths(config, runtimes, with_folder, undo)
     addresses: dict[str, list[str]] = {job: [] for job in config.counts()}
-    for task, (_, lease) in zip(tasks, berths, strict=True):
+    ports: dict[Task, Mapping[str, int]] = {}
+    hosts: dict[Task, str] = {}
+    for task, (_, lease, further, *_) in zip(tasks, berths, strict=True):
         addresses[task.job].append(lease.address)
+        ports[task], hosts[task] = further, lease.address.rpartition(":")[0]
         _context.register_token(lease.address, token)
         undo.callback(_context.forget_token, lease.address)
     spec = ClusterSpec(addresses)
@@ -89,14 +109,18 @@ def lease_places(
     root = None if authority is None else authority.root
     links = _lease_links(tasks, undo) if config.links else {}
     places = []
-    for task, (launcher, lease) in zip(tasks, berths, strict=True):
+    for task, (launcher, lease, further, others, folder) in zip(tasks, berths, strict=True):
         runtime = runtimes[task.job]
         seen = _seen_by(task, spec, links)
         client = client_environment(seen, token, task, root=root)
-        env = _task_environment(config, client, task, meeting)
+        if folder is None and task in with_folder:
+            folder = new_folder(directory, f"{task.job}-{task.index}")
+        fields = Fields(task, seen, hosts, ports, folder, client["TF_CONFIG"])
+        wanted = {name: fields.fill(text) for name, text in given[task].items()}
+        env = _task_environment(config, client, task, meeting) | wanted
         if links:
-            env[_context.PAST_LINKS_VARIABLE] = ",".join(lease.address for _, lease in berths)
-        context = TaskContext(task, seen, runtime.target(lease.address), env)
+            env[_context.PAST_LINKS_VARIABLE] = ",".join(berth.lease.address for berth in berths)
+        context = TaskContext(task, seen, runtime.target(lease.address), env, further, folder)
         strangers = tuple(
             job for job, other in runtimes.items() if type(other) is not type(runtime)
         )
@@ -113,14 +137,32 @@ def lease_places(
                     token,
                     strangers,
                     credentials=credentials,
+                    fields=fields if runtime.texts(task.job) else None,
                 ),
                 runtime,
                 launcher,
                 lease,
                 server_def(config, spec, task),
+                others,
             )
         )
     return spec, root, places, links
+
+
+def _uses_folder(env: Mapping[str, str], runtime: Runtime, task: Task) -> bool:
+    texts = (text for _, text in runtime.texts(task.job))
+    return any(map(uses_folder, itertools.chain(env.values(), texts)))
+
+
+def _environment_asked(config: ClusterConfig, task: Task) -> dict[str, str]:
+    """Return what ``env`` asks for a task, its fields checked and not filled in yet."""
+    env = config.environment(task)
+    if callable(config.env):  # what is no function was checked with the config
+        counts = config.counts()
+        names = Names(counts, {job: config.port_names(job) for job in counts})
+        for name, text in env.items():
+            names.check(text, f"what env returned for {task}, under {name!r},", task.job)
+    return env
 
 
 def _lease_links(tasks: list[Task], undo: ExitStack) -> dict[Pair, PortLease]:
@@ -147,14 +189,18 @@ def prepare_next(places: Iterable[Place]) -> None:
         launcher.fork_ahead(tasks)
 
 
-def open_logs(tasks: list[Task], directory: Path | None, undo: ExitStack) -> list[TaskLog]:
-    """Make a log for each task, in ``directory`` to stay, otherwise to go with the cluster."""
-    kept = directory is not None
+def open_folder(directory: Path | None, undo: ExitStack) -> Path:
+    """Return the folder for what tasks leave: ``directory``, or a new one that goes at the stop."""
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
-    else:
-        directory = shelter.new_folder()
-        undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        return directory
+    directory = shelter.new_folder()
+    undo.callback(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def open_logs(tasks: list[Task], directory: Path, kept: bool, undo: ExitStack) -> list[TaskLog]:
+    """Make a log for each task in ``directory``, to be ``kept`` or to go with the cluster."""
     logs = []
     for task in tasks:
         log = TaskLog(directory / f"{task.job}-{task.index}.log", kept=kept)
@@ -175,7 +221,7 @@ def client_environment(
 def _task_environment(
     config: ClusterConfig, client: dict[str, str], task: Task, meeting: tuple[str, int]
 ) -> dict[str, str]:
-    """Return what a task needs as a client, and what the cluster, and then the config, add."""
+    """Return what a task needs as a client, and what the cluster adds."""
     env = dict(client)
     if task.job == "worker":
         env |= {
@@ -186,7 +232,7 @@ def _task_environment(
             "MASTER_ADDR": meeting[0],
             "MASTER_PORT": str(meeting[1]),
         }
-    return env | config.environment(task)
+    return env
 
 
 def server_def(config: ClusterConfig, spec: ClusterSpec, task: Task) -> bytes:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
+    from pathlib import Path
 
     from .._clock import Deadline
     from .._context import TaskContext
     from .._logs import TaskLog
+    from .._ports import Binding
     from .._spec import Task
     from ..errors import StartTimeout
 
@@ -193,8 +196,11 @@ class Lease(Protocol):
     def descriptors(self) -> list[int]:
         """What holds the port in this process, if anything does."""
 
-    def hand_over(self) -> None:
-        """Make way for the server, which is about to bind the port."""
+    def hand_over(self, binding: Binding = ..., /) -> None:
+        """Make way for the server, which is about to bind the port.
+
+        Where it does so with SO_REUSEADDR, as nearly all do, nothing is passed.
+        """
 
     def take_back(self) -> None:
         """Keep the port again, now that the server is gone."""
@@ -204,10 +210,21 @@ class Lease(Protocol):
 
 
 class Berth(NamedTuple):
-    """Where one task will be, through all its starts: what starts it there, and its address."""
+    """Where one task will be, through all its starts.
+
+    Attributes:
+        launcher: starts it there.
+        lease: its address.
+        ports: its further ports there, name to number.
+        others: the leases of ports that it may bind besides, where this process has them.
+        folder: a folder of its own there, if it needs one and is on another machine.
+    """
 
     launcher: Launcher
     lease: Lease
+    ports: Mapping[str, int] = MappingProxyType({})
+    others: Sequence[Lease] = ()
+    folder: Path | None = None
 
 
 class Needs(NamedTuple):
@@ -217,11 +234,15 @@ class Needs(NamedTuple):
         task: which task it is.
         preload: the modules to import once, before it is started.
         boot_env: what the process that imports them has in its environment, and no task.
+        ports: the names of its further ports.
+        folder: whether it needs a folder of its own.
     """
 
     task: Task
     preload: tuple[str, ...]
     boot_env: Mapping[str, str]
+    ports: tuple[str, ...] = ()
+    folder: bool = False
 
 
 class Reservation(Protocol):

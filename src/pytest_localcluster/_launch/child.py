@@ -30,7 +30,7 @@ from pytest_localcluster._core import (
     stand_ins,
     test_files,
 )
-from pytest_localcluster._launch import family
+from pytest_localcluster._launch import family, plain_bind
 from pytest_localcluster._launch.debugger import Breakpoints
 from pytest_localcluster._launch.questions import READER, Questions
 from pytest_localcluster._launch.recorder import Recorder
@@ -86,6 +86,7 @@ class Child:
             environ, directory, path, entry, filters, refusal = pickle.loads(self.payload)
             adopt(environ, directory, path)
             _reseed()
+            plain_bind.allow()
             self.recorder.begin(filters)
             child_processes.host(self.questions.ask)
             serve, context, test_files.patterns = pickling.loads(entry)
@@ -111,6 +112,7 @@ class Child:
     def execute(self, program: Program) -> None:
         """Turn into a program; the test process sees it by the end of the control socket."""
         try:
+            program.prepare()
             path = program.find()
             self.tell("program", 0, str(program))
             self.control.set_inheritable(False)

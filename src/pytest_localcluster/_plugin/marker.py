@@ -208,15 +208,30 @@ def _problems(items: Iterable[pytest.Item]) -> str:
 
 def _check(asked: dict[str, Any]) -> None:
     from .._config import ClusterConfig
-    from .._runtimes import find_runtime
+    from .._core.fields import Names
+    from .._runtimes import check_fields, find_runtime
 
     fields = {name: value for name, value in asked.items() if name not in ("scope", "runtime")}
     config = ClusterConfig().replace(**fields)
-    runtimes = asked.get("runtime", "native")
-    for runtime in runtimes.values() if isinstance(runtimes, Mapping) else (runtimes,):
+    wanted = asked.get("runtime", "native")
+    runtimes = {}
+    for job, runtime in wanted.items() if isinstance(wanted, Mapping) else (("", wanted),):
         # How many tasks of which jobs there are may be for the fixture cluster_config to say,
         # later: so a mapping is not held against the jobs, and no runtime is asked for any.
-        find_runtime(config.replace(runtime=runtime).runtime).check(config, ())
+        runtimes[job] = find_runtime(config.replace(runtime=runtime).runtime)
+        runtimes[job].check(config, ())
+    # For the same reason fields are held against no more than the marker itself says.
+    jobs: dict[str, int | None] = dict(config.counts())
+    for job, name in (("worker", "workers"), ("ps", "ps")):
+        if name not in asked and job not in asked.get("jobs", ()):
+            jobs[job] = None
+    names = {job: config.port_names(job) for job in jobs} if "ports" in asked else None
+    served = {job: runtimes.get(job, runtimes.get("")) for job, count in jobs.items() if count}
+    check_fields(
+        config,
+        {job: runtime for job, runtime in served.items() if runtime is not None},
+        Names(jobs if "jobs" in asked else None, names),
+    )
 
 
 def param_of(item: pytest.Item) -> object:

@@ -42,6 +42,8 @@ class ClusterReport:
         report = yield
         sections: list[tuple[str, str]] = []
         if report.failed:
+            for watched in self._watch.clusters():
+                watched.failed = True
             sections += self._deaths(call.excinfo.value if call.excinfo else None, failure)
             if chaos := [text for watched in self._watch.clusters() for text in watched.chaos()]:
                 sections.append(("log of chaos", "\n".join(chaos) + "\n"))

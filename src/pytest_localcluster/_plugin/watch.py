@@ -194,7 +194,7 @@ class Watch:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._item, self._owner = item, item
-        self._ended.clear()  # of the last try, where a plugin runs a test again
+        self._forget_ended()  # of the last try, where a plugin runs a test again
         names = getattr(item, "fixturenames", ())
         for fixture, cluster in self._revived:
             if fixture in names:
@@ -208,6 +208,11 @@ class Watch:
 
     def pytest_runtest_logfinish(self) -> None:
         self._item = None
+        self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        for watched in self._ended:
+            watched.tidy()
         self._ended.clear()
 
     @pytest.hookimpl(wrapper=True)
@@ -230,6 +235,7 @@ class Watch:
                 watched.cluster.stop()
             except ClusterError as error:
                 sys.stderr.write(f"{error}\n")  # the run is over: nothing is left that could fail
+        self._forget_ended()
 
 
 WATCH = pytest.StashKey[Watch]()

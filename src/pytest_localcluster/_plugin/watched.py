@@ -31,6 +31,7 @@ class Watched:
         self.fixture = fixture  # which was being set up
         self.lasts = lasts  # longer than one test, as far as fixtures go
         self.kept = False  # beyond the end of pytest
+        self.failed = False  # a test that ran while it was there
         self.follower = follower
         self._marks: dict[Server, int] = {}
         self._chaos: dict[Chaos, int | None] = {}  # what was over, and how far the rest was
@@ -79,6 +80,19 @@ class Watched:
     def _dead(self) -> dict[tuple[Server, int | None], ServerExited]:
         deaths = ((server, server.unexpected_death()) for server in self.cluster.servers)
         return {(server, death.pid): death for server, death in deaths if death is not None}
+
+    def tidy(self) -> None:
+        """Remove the tasks' own folders, which only a failed test leaves beside its logs."""
+        if self.failed or self.kept:
+            return
+        from shutil import rmtree
+
+        from .._foreign import BorrowedServer
+
+        for server in self.cluster.servers:
+            # A task that is not this process's may go on with its folder.
+            if server.dir is not None and not isinstance(server, BorrowedServer):
+                rmtree(server.dir, ignore_errors=True)
 
     def ended(self) -> None:
         """Show what is left of the live output."""

@@ -5,13 +5,15 @@ The short name of a runtime is the module here that holds it, under ``RUNTIME``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from .._core.fields import Fields, Names
+from .._ports import Binding
 from ..errors import SpecError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ __all__ = [
     "Runtime",
     "Serving",
     "Started",
+    "check_fields",
     "find_runtime",
     "find_runtimes",
     "name_of",
@@ -57,6 +60,7 @@ class Assignment:
         strangers: the jobs that runtimes of another kind serve.
         record: the file for what the task notes of what it does; "" if nobody wants to know.
         credentials: what it is to speak TLS with; None where calls do not leave the machine.
+        fields: the values of the fields in :meth:`Runtime.texts`; None if the runtime has none.
     """
 
     context: TaskContext
@@ -65,6 +69,7 @@ class Assignment:
     strangers: tuple[str, ...] = ()
     record: str = ""
     credentials: Credentials | None = None
+    fields: Fields | None = None
 
 
 class Serving(Protocol):
@@ -130,6 +135,20 @@ class Runtime:
             jobs: the jobs that this runtime is to serve, and that have tasks.
         """
 
+    def texts(self, job: str) -> Iterable[tuple[str, str]]:
+        """Return the texts of the tasks of ``job`` that have fields, each after what it is.
+
+        The names of the fields are checked when the cluster is described.
+        """
+        return ()
+
+    def binding(self, job: str) -> Binding:
+        """Return how servers of ``job`` bind their ports, as far as is known."""
+        return Binding.REUSE
+
+    def learn(self, job: str, binding: Binding) -> None:
+        """Note how the servers of ``job`` bind their ports, as a start has shown."""
+
     def serve(self, assignment: Assignment) -> Serving:
         """Serve at the task's address; return when it accepts calls. Runs in the task.
 
@@ -187,7 +206,32 @@ def find_runtimes(config: ClusterConfig) -> dict[str, Runtime]:
         runtime.check(
             config, [job for job, n in config.counts().items() if n and runtimes[job] is runtime]
         )
+    counts = config.counts()
+    for job in config.ports if isinstance(config.ports, Mapping) else ():
+        if job not in counts:
+            raise SpecError(
+                f"ports names job {job!r}, which this cluster has not: {', '.join(counts)}",
+                remedy=f"leave it out, or ask for jobs={{{job!r}: 1}}",
+            )
+    names = Names(counts, {job: config.port_names(job) for job in counts})
+    check_fields(config, {job: runtimes[job] for job, count in counts.items() if count}, names)
     return runtimes
+
+
+def check_fields(config: ClusterConfig, runtimes: Mapping[str, Runtime], names: Names) -> None:
+    """Raise SpecError if a field in the texts for some jobs names something that does not exist.
+
+    Args:
+        config: what was asked for.
+        runtimes: of the jobs whose texts are checked.
+        names: what fields can name.
+    """
+    env = {} if callable(config.env) else config.env
+    for job, runtime in runtimes.items():
+        for where, text in runtime.texts(job):
+            names.check(text, where, job)
+        for name, text in env.items():
+            names.check(text, f"env[{name!r}]", job)
 
 
 def find_runtime(runtime: Any) -> Runtime:

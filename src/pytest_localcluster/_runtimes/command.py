@@ -6,44 +6,64 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .. import _held
-from .._program import Program
+from .._ports import Binding
+from .._program import Program, is_within
 from .._spec import job_name
 from ..errors import SpecError
 from . import Runtime
 
 if TYPE_CHECKING:
     from .._config import ClusterConfig
-    from .._context import TaskContext
     from . import Assignment, Serving, Started
 
 __all__ = ["CommandRuntime"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
-_FIELD = re.compile(r"\{(host|port|address|job|index|tf_config|hosts\[([^\[\]{}]+)\])\}")
-_FIELDS = "{host} {port} {address} {job} {index} {hosts[JOB]} {tf_config}"
 _READY = "'tcp', 'grpc', re.compile(...), a function of the Server, or a mapping from job to these"
+_BELOW = 'write a path below it, such as "{dir}/server.conf"'
 _PROBE_SECONDS = 1.0
 _RECENT = 1 << 20  # how much output a regular expression is looked for in; all of it, for most
 _LOOK_SECONDS = 0.05
+
+
+_Path = str | os.PathLike[str]
+_Files = Mapping[str, "str | bytes | os.PathLike[str]"]
+
+_EXAMPLE = 'write CommandRuntime(ps=["memcached", "-p", "{port}"])'
 
 
 @dataclass(frozen=True, init=False)
 class CommandRuntime(Runtime):
     """Runs a program in each task: ``CommandRuntime(ps=["memcached", "-p", "{port}"])``.
 
-    In each argument ``{host}``, ``{port}``, ``{address}`` (``host:port``), ``{job}``, ``{index}``,
-    ``{hosts[JOB]}`` (the addresses of a job's tasks, with commas between) and ``{tf_config}`` are
-    filled in; any other brace stays as it is. The program has the task's environment, the test's
-    working directory, no input, and its output in the task's log. It is asked to end by SIGTERM,
-    and killed, with all processes of its group, if it does not.
+    In each argument, in ``cwd`` and in ``files`` these fields are filled in, and any other brace
+    stays as it is:
+
+    - ``{host}``, ``{port}`` and ``{address}``, which is ``host:port``: where the task is to serve;
+    - ``{job}`` and ``{index}``: the task;
+    - ``{dir}``: a folder of the task's own, which lasts through restarts;
+    - ``{ports[NAME]}``: one of its further ports, as ``ports=`` of the cluster names them;
+    - ``{hosts[JOB]}``: the addresses of a job's tasks, with commas between;
+    - ``{host[JOB]}``, ``{port[JOB]}`` and ``{address[JOB]}``: those of the only task of a job; of
+      one of several with the index behind, ``{port[JOB][0]}``; of a further port with its name
+      behind, ``{address[JOB][0][NAME]}``, ``{hosts[JOB][NAME]}``;
+    - ``{tf_config}``: the cluster as JSON.
+
+    The program has the task's environment, no input, and its output in the task's log. It is asked
+    to end by SIGTERM, and killed, with all processes of its group, if it does not.
+
+    A program that does not set SO_REUSEADDR finds its port refused at first, since its lease is in
+    the way; it is started once more, and its lease moves aside, as long as it serves.
 
     Args:
         commands: the program and its arguments, by job.
@@ -52,27 +72,37 @@ class CommandRuntime(Runtime):
             found in what it printed (the last MiB); a function of its Server that returns something
             true, and may raise until then, but must not wait; or a mapping from job to one of these
             (``"tcp"`` for the others).
+        cwd: the working directory, or a mapping from job to that; the test's if None. What is below
+            ``{dir}`` is made.
+        files: files that are there when the program starts, by path below ``{dir}``: text with
+            fields; bytes, which have none; or the path of a file with either. Or a mapping from job
+            to such files. At a restart they are as the program has left them.
         jobs: further commands, by job.
 
     Raises:
-        SpecError: what is given is no command, or ``ready`` is none of the above.
+        SpecError: what is given is no command, or ``ready`` is none of the above, or ``cwd`` or
+            ``files`` cannot be.
     """
 
     commands: Mapping[str, tuple[str, ...]]
     ready_when: Any
+    directories: Mapping[str, str]
+    files: Mapping[str, Mapping[str, str | bytes]]
 
     def __init__(
         self,
-        commands: Mapping[str, Sequence[str | os.PathLike[str]]] | None = None,
+        commands: Mapping[str, Sequence[_Path]] | None = None,
         /,
         *,
         ready: Any = "tcp",
-        **jobs: Sequence[str | os.PathLike[str]],
+        cwd: _Path | Mapping[str, _Path] | None = None,
+        files: _Files | Mapping[str, _Files] | None = None,
+        **jobs: Sequence[_Path],
     ) -> None:
         if not isinstance(commands or {}, Mapping):
             raise SpecError(
                 f"CommandRuntime takes a mapping from job to command, not {commands!r}",
-                remedy='write CommandRuntime(ps=["memcached", "-p", "{port}"])',
+                remedy=_EXAMPLE,
             )
         given = dict(commands or {})
         for job in given.keys() & jobs.keys():
@@ -82,22 +112,18 @@ class CommandRuntime(Runtime):
             )
         given |= jobs
         if not given:
-            raise SpecError(
-                "CommandRuntime is given no command",
-                remedy='write CommandRuntime(ps=["memcached", "-p", "{port}"])',
-            )
+            raise SpecError("CommandRuntime is given no command", remedy=_EXAMPLE)
         checked = {job_name(job): _command(job, command) for job, command in given.items()}
         object.__setattr__(self, "commands", checked)
         if isinstance(ready, Mapping):
-            for job in ready.keys() - given.keys():
-                raise SpecError(
-                    f"ready names job {job!r}, for which there is no command",
-                    remedy=f"there are commands for {', '.join(given)}",
-                )
+            _check_jobs("ready", ready, checked)
             ready = dict(ready)
         for condition in ready.values() if isinstance(ready, dict) else (ready,):
             _check_condition(condition)
         object.__setattr__(self, "ready_when", ready)
+        object.__setattr__(self, "directories", _directories(cwd, checked))
+        object.__setattr__(self, "files", _files(files, checked))
+        object.__setattr__(self, "_bindings", {})
 
     @property
     def instead_of_session(self) -> str:  # type: ignore[override]  # it is the same for all
@@ -123,24 +149,49 @@ class CommandRuntime(Runtime):
                     f"{job}_config would be read by nobody: a program runs in the tasks of {job!r}",
                     remedy="leave it out; what the program needs goes into its command or env=",
                 )
-            for argument in self.commands[job]:
-                for match in _FIELD.finditer(argument):
-                    if match[2] is not None and match[2] not in config.counts():
-                        raise SpecError(
-                            f"the command of job {job!r} has {match[0]}, and this cluster has "
-                            f"no job {match[2]!r}: {', '.join(config.counts())}",
-                            remedy=f"the fields are {_FIELDS}",
-                        )
+
+    def texts(self, job: str) -> Iterable[tuple[str, str]]:
+        """Return the texts of the tasks of ``job`` that have fields, each after what it is."""
+        texts = [(f"the command of job {job!r}", text) for text in self.commands.get(job, ())]
+        if job in self.directories:
+            texts.append((f"the cwd of job {job!r}", self.directories[job]))
+        for name, content in self.files.get(job, {}).items():
+            texts.append((f"the file {name!r} of job {job!r}", name))
+            if isinstance(content, str):
+                texts.append((f"the content of {name!r} of job {job!r}", content))
+        return texts
+
+    def binding(self, job: str) -> Binding:
+        """Return how the programs of ``job`` bind their ports, as far as is known."""
+        found: Binding = self.__dict__["_bindings"].get(job, Binding.REUSE)
+        return found
+
+    def learn(self, job: str, binding: Binding) -> None:
+        """Note how the programs of ``job`` bind their ports, as a start has shown."""
+        self.__dict__["_bindings"][job] = binding
 
     def entry(self, assignment: Assignment) -> Callable[[], Serving]:
         """Return what the task calls; how to tell that it is ready stays here."""
-        return partial(CommandRuntime(self.commands).serve, assignment)
+        return partial(_turn_into, self.serve(assignment))
 
-    def serve(self, assignment: Assignment) -> Serving:
+    def serve(self, assignment: Assignment) -> Program:
         """Return the program that the task turns into."""
-        context = assignment.context
-        fill = partial(_FIELD.sub, partial(_value, context))
-        return Program(tuple(map(fill, self.commands[context.task.job])))
+        job, fields = assignment.context.task.job, assignment.fields
+        assert fields is not None
+        folder = "" if fields.folder is None else str(fields.folder)
+        files = []
+        for name, content in self.files.get(job, {}).items():
+            path = os.path.normpath(fields.fill(name))
+            if not is_within(path, folder):  # by way of a value with a slash
+                raise _outside(name)
+            data = content if isinstance(content, bytes) else fields.fill(content).encode()
+            files.append((path, data))
+        return Program(
+            tuple(map(fields.fill, self.commands[job])),
+            fields.fill(self.directories.get(job, "")),
+            tuple(files),
+            folder,
+        )
 
     def ready(self, server: Started) -> str:
         """Look once whether the program is ready; return what it still lacks."""
@@ -156,6 +207,93 @@ class CommandRuntime(Runtime):
             found = condition.search(server.log.since(since))
             return "" if found else f"it has not printed {condition.pattern!r}"
         return _agrees(condition, server)
+
+
+def _turn_into(program: Program) -> Program:
+    """Return the program; called in the task."""
+    return program
+
+
+def _check_jobs(what: str, given: Iterable[object], commands: Collection[str]) -> None:
+    for job in given:
+        if job not in commands:
+            raise SpecError(
+                f"{what} names job {job!r}, for which there is no command",
+                remedy=f"there are commands for {', '.join(commands)}",
+            )
+
+
+def _directories(cwd: object, commands: Collection[str]) -> dict[str, str]:
+    """Return the working directory of each job that is given one."""
+    if cwd is None:
+        return {}
+    if isinstance(cwd, Mapping):
+        _check_jobs("cwd", cwd, commands)
+        given = dict(cwd)
+    else:
+        given = dict.fromkeys(commands, cwd)
+    directories = {}
+    for job, directory in given.items():
+        if isinstance(directory, (list, tuple)) or not isinstance(directory, (str, os.PathLike)):
+            raise SpecError(
+                f"cwd={directory!r} is no directory",
+                remedy='write a path, such as cwd="{dir}", or a mapping from job to one; '
+                'a job that is called cwd goes into CommandRuntime({"cwd": [...]})',
+            )
+        text = os.fspath(directory)
+        if not isinstance(text, str) or not text or not _can_be_passed(text):
+            raise SpecError(f"cwd={directory!r} is no directory", remedy='write cwd="{dir}"')
+        directories[job] = text
+    return directories
+
+
+def _files(files: Any, commands: Collection[str]) -> dict[str, dict[str, str | bytes]]:
+    """Return the files of each job, by path, with their content."""
+    if files is None:
+        return {}
+    if not isinstance(files, Mapping):
+        raise SpecError(
+            f"files maps paths to texts, not {files!r}",
+            remedy='write files={"{dir}/server.conf": "port {port}"}; '
+            'a job that is called files goes into CommandRuntime({"files": [...]})',
+        )
+    by_job: dict[str, dict[str, str | bytes]] = {}
+    common = dict(_file(name, c) for name, c in files.items() if not isinstance(c, Mapping))
+    special = {job: own for job, own in files.items() if isinstance(own, Mapping)}
+    _check_jobs("files", special, commands)
+    for job in commands:
+        by_job[job] = common | dict(_file(*item) for item in special.get(job, {}).items())
+    return {job: own for job, own in by_job.items() if own}
+
+
+def _file(name: object, content: object) -> tuple[str, str | bytes]:
+    """Return the path and the content of a file, once both are found to be sound."""
+    path = os.fspath(name) if isinstance(name, (str, os.PathLike)) else name
+    if not isinstance(path, str) or not _can_be_passed(path):
+        raise SpecError(f"files has {name!r}, which is no path of a file", remedy=_BELOW)
+    if not is_within(path, "{dir}") or os.path.normpath(path) == "{dir}":
+        raise _outside(path)
+    if isinstance(content, os.PathLike):
+        try:
+            content = Path(content).read_bytes()
+        except OSError as error:
+            raise SpecError(
+                f"the content of {path!r} cannot be read: {error}",
+                remedy="give its path as it is seen from where pytest runs",
+            ) from None
+        with suppress(UnicodeDecodeError):
+            content = content.decode()
+    if isinstance(content, (bytes, bytearray)):
+        return path, bytes(content)
+    if not isinstance(content, str):
+        raise SpecError(
+            f"the content of {path!r} is {content!r}", remedy="give a string, bytes, or a Path"
+        )
+    return path, content
+
+
+def _outside(name: str) -> SpecError:
+    return SpecError(f"the file {name!r} is not in the task's own folder", remedy=_BELOW)
 
 
 def _command(job: str, command: Any) -> tuple[str, ...]:
@@ -204,18 +342,6 @@ def _check_condition(condition: Any) -> None:
         raise SpecError(
             f"ready={condition!r} does not tell when a task is ready", remedy=f"use {_READY}"
         )
-
-
-def _value(context: TaskContext, match: re.Match[str]) -> str:
-    task, spec = context.task, context.cluster_spec
-    address = spec.task_address(task.job, task.index)
-    host, _, port = address.rpartition(":")
-    name, job = match[1], match[2]
-    if job is not None:
-        return ",".join(spec.task_address(job, index) for index in range(spec.num_tasks(job)))
-    values = {"host": host, "port": port, "address": address, "job": task.job}
-    values |= {"index": str(task.index), "tf_config": context.env["TF_CONFIG"]}
-    return values[name]
 
 
 def _listens(address: str) -> str:

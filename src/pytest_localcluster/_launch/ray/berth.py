@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._core import pickling, stand_ins, test_files
+from ..._ports import Binding
 from ..._warned import Filters
 from ...errors import ClusterError, StartError
 from .. import reports
@@ -87,6 +88,7 @@ class RayBerth:
         self.descriptors: list[int] = []
         self._task = task
         self._numbers = count()
+        self._binding = Binding.REUSE
 
     def prepare(self) -> None:
         """Do nothing: the actor has its forkserver started."""
@@ -98,10 +100,15 @@ class RayBerth:
     def close(self) -> None:
         """Do nothing: the actor is there for the next cluster, too."""
 
-    def hand_over(self) -> None:
-        """Do nothing: the port is kept on the node."""
+    def hand_over(self, binding: Binding = Binding.REUSE) -> None:
+        """Note how the next start binds the port, which is kept on the node."""
+        self._binding = binding
 
-    take_back = release = hand_over
+    def take_back(self) -> None:
+        """Do nothing: the node does that before the next start."""
+
+    def release(self) -> None:
+        """Do nothing: that is the reservation's to do."""
 
     def launch(self, entry: Entry, log: TaskLog) -> RemoteProcess:
         """Have the actor start the task; it comes up while this process goes on."""
@@ -120,7 +127,7 @@ class RayBerth:
             NoTerminal.refusal,
         )
         number, seconds = next(self._numbers), entry.deadline.remaining()
-        late = self._order("launch", number, package, seconds)
+        late = self._order("launch", number, package, seconds, self._binding)
         if late is not None:
             raise self._late(entry, late)
         return RemoteProcess(self, number, entry, log, filters, stand_ins.asks_back(served))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ... import _ports
 from ..._clock import Deadline
-from ...errors import ClusterError
+from ...errors import ClusterError, PortError
+from .. import shelter
 from ..process import ProcessLauncher
 from .relay import Part, Relay
 from .surroundings import is_of_a_machine
@@ -91,32 +93,49 @@ class TaskActor:
         self._launcher = ProcessLauncher(preload, boot_env)
         self._launcher.prepare()
         self._leases: list[_ports.PortLease] = []
+        self._folder: Path | None = None
         self._relays: dict[int, Relay] = {}
 
-    def lease(self, count: int, ports: tuple[int, int] | None) -> tuple[str, list[int]]:
-        """Lease ports, from a range if there is one; return the node's address and the ports."""
+    def lease(
+        self, count: int, ports: tuple[int, int] | None, folder: bool
+    ) -> tuple[str, list[int], Path | None]:
+        """Lease ports, from a range if there is one, and make a folder if the task needs one.
+
+        Returns:
+            The node's address, the ports, and the folder.
+        """
         from ray.util import get_node_ip_address
 
         self.release()
         _ports.configure(ports)
         self._leases = _ports.lease_ports(count)
-        return get_node_ip_address(), [lease.port for lease in self._leases]
+        self._folder = shelter.new_folder() if folder else None
+        return get_node_ip_address(), [lease.port for lease in self._leases], self._folder
 
     def release(self) -> None:
-        """Give the ports back."""
+        """Give the ports and the folder back."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
         for lease in self._leases:
             lease.release()
         self._leases = []
 
-    def launch(self, number: int, package: Package, seconds: float | None) -> Late | None:
-        """Start the task; None if it is on its way.
+    def launch(
+        self, number: int, package: Package, seconds: float | None, binding: _ports.Binding
+    ) -> Late | None:
+        """Start the task, which binds its ports like that; None if it is on its way.
 
         Raises:
             PortError: somebody else has taken its port.
         """
-        lease = self._leases[0]
-        lease.take_back()
-        lease.hand_over()
+        for lease in self._leases:
+            try:
+                lease.take_back()
+            except PortError:
+                if not binding:  # otherwise it may be connections of its own that linger
+                    raise
+            lease.hand_over(binding)
         reader, output = os.pipe()
         try:
             control, status = self._launcher.fork(

@@ -89,19 +89,21 @@ class Placement:
             ray.exceptions.RayError: an actor is gone.
         """
         bounds = None if _ports._range is None else (_ports._range.low, _ports._range.high)
-        # The first task's node has one more, to meet at.
-        asked = [
-            actor.lease.options(concurrency_group="orders").remote(1 + (index == 0), bounds)
-            for index, actor in enumerate(self.actors)
-        ]
+        asked = []
+        for index, (actor, needs) in enumerate(zip(self.actors, wanted, strict=True)):
+            # The first task's node has one more, to meet at.
+            count = 1 + len(needs.ports) + (index == 0)
+            order = actor.lease.options(concurrency_group="orders")
+            asked.append(order.remote(count, bounds, needs.folder))
         found = [ask(reference, _UP) for reference in asked]
         berths = []
-        for (host, ports), actor, needs in zip(found, self.actors, wanted, strict=True):
+        for (host, ports, folder), actor, needs in zip(found, self.actors, wanted, strict=True):
             shown = f"[{host}]" if ":" in host else host
             berth = RayBerth(actor, f"{shown}:{ports[0]}", needs.task)
-            berths.append(Berth(berth, berth))
-        host, ports = found[0]
-        return Reserved(berths, (host, ports[1]), lambda: give_back(self))
+            further = dict(zip(needs.ports, ports[1:], strict=False))
+            berths.append(Berth(berth, berth, further, folder=folder))
+        host, ports, _ = found[0]
+        return Reserved(berths, (host, ports[-1]), lambda: give_back(self))
 
     def free(self) -> None:
         """Give the ports back, and do not wait for that."""
