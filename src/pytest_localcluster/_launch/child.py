@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from pytest_localcluster import _context, _warned
 from pytest_localcluster._clock import Deadline
-from pytest_localcluster._core import exceptions, pickling
+from pytest_localcluster._core import environment, exceptions, pickling
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.debugger import Breakpoints
 from pytest_localcluster._launch.recorder import Recorder
@@ -76,6 +76,7 @@ class Child:
                 raise self.failure
             environ, directory, path, entry, filters, refusal = pickle.loads(self.payload)
             adopt(environ, directory, path)
+            environment.begin(environment.outer_job())  # of the clusters that this task starts
             _reseed()
             self.recorder.begin(filters)
             serve, context = pickling.loads(entry)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._clock import Deadline
-from .._core import pickling
+from .._core import environment, pickling
 from .._logs import settle
 from .._warned import Filters
 from ..errors import ClusterError
@@ -104,7 +104,7 @@ class ProcessLauncher:
 
     def launch(self, entry: Entry, log: TaskLog) -> ChildProcess:
         """Ask for a task; it is forked while this process goes on."""
-        environ, filters = {**os.environ, **entry.context.env}, Filters()
+        environ, filters = {**environment.for_tasks(), **entry.context.env}, Filters()
         payload = pickle.dumps(
             (
                 environ,
