@@ -103,7 +103,11 @@ _GENERATORS = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """Names what is there once in every process, where cloudpickle would send a copy of it."""
 
-    global_objects: tuple[tuple[str, str], ...] = (*_GENERATORS, ("os", "environ"), ("os", "environb"))
+    global_objects: tuple[tuple[str, str], ...] = (
+        *_GENERATORS,
+        ("os", "environ"),
+        ("os", "environb"),
+    )
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, type) and obj.__module__ == "builtins":

@@ -238,7 +238,11 @@ def come_apart(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     atexit._clear()  # what the imports registered is the forkserver's, not this task's
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        stream.reconfigure(  # type: ignore[union-attr]
+            encoding="utf-8",  # as logs are read, whatever PYTHONIOENCODING or the locale says
+            errors="backslashreplace",
+            line_buffering=True,
+        )
 
 
 def wait_for_orders(orders: socket.socket, parent: int, failure: BaseException | None) -> None:
