@@ -26,6 +26,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._core import library
+
 if TYPE_CHECKING:
     from . import errors as errors
     from ._ancestor import create_local_cluster as create_local_cluster
@@ -117,7 +119,8 @@ def __getattr__(name: str) -> Any:
         return import_module(".errors", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    with library.first():  # a file of the tests may have the name of what the module imports
+        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     if isinstance(value, type) and _HOME[name] != "_proto.config_pb2":
         value.__module__ = __name__  # what users import is what reprs and tracebacks should show
     globals()[name] = value

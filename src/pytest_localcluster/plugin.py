@@ -6,13 +6,14 @@ Loading it imports pytest and the standard library, nothing else.
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from . import _observer
-from ._core import test_files
+from ._core import environment, test_files
 from ._plugin.fixtures import (
     cluster_config,
     cluster_factory,
@@ -38,11 +39,18 @@ __all__ = [
 ]
 
 _PREVIOUS = pytest.StashKey["_observer.Observer | None"]()
+_OUTER_JOB = pytest.StashKey[Mapping[str, str]]()
+_OUTSIDE = pytest.StashKey[Mapping[str, str]]()
+_INPUT = "localcluster_outer_job"
+_outer_job: Mapping[str, str] = {}  # of the pytest that starts next: it has no configuration yet
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the options and their ini twins."""
+    """Declare the options and their ini twins, and note what an outer job has left."""
+    global _outer_job
     add_options(parser)
+    # Here, before any conftest.py is imported: those set variables of the tests' own.
+    _outer_job = environment.outer_job()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,6 +60,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[WATCH] = watch = Watch(config, options)
     config.stash[RUN] = RunScope(config, options, watch)
     config.stash[_PREVIOUS] = _observer.observe(watch)
+    # A worker of xdist has inherited the environment that the controller had when it started it.
+    given = getattr(config, "workerinput", {}).get(_INPUT)
+    config.stash[_OUTER_JOB] = _outer_job if given is None else given
+    config.stash[_OUTSIDE] = environment.begin(config.stash[_OUTER_JOB])
     test_files.configure(config.getini("python_files"))
     config.pluginmanager.register(MarkerCheck(), "localcluster-marker")
     config.pluginmanager.register(watch, "localcluster-watch")
@@ -78,6 +90,12 @@ def pytest_configure(config: pytest.Config) -> None:
         from . import _ports
 
         _ports.configure(options.port_range)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand a worker of xdist the variables of the outer job, as they were for the controller."""
+    node.workerinput[_INPUT] = node.config.stash[_OUTER_JOB]
 
 
 @pytest.hookimpl(tryfirst=True)  # whoever makes it imports the file
@@ -126,6 +144,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[RUN].leave()
     _end_forkservers(config)
     _observer.observe(config.stash[_PREVIOUS])
+    environment.begin(config.stash[_OUTSIDE])
     if config.stash[OPTIONS].port_range is not None:
         from . import _ports
 

@@ -95,8 +95,9 @@ def test_a_steward_that_does_not_start(pytester: pytest.Pytester, run: Run) -> N
     pytester.makepyfile(
         """
         from conftest import *
+        from pytest_localcluster._launch import boot
 
-        link._BOOT = "raise SystemExit('not today')"
+        boot.CODE = "raise SystemExit('not today')"
 
         @pytest.mark.cluster(scope="run")
         def test_it(local_cluster):

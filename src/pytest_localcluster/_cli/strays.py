@@ -1,13 +1,12 @@
 """``doctor``: what earlier runs have left, and what runs on.
 
-A guard, the forkserver below it and the tasks that it forks have one command line, which names the
-process that they are for. If that is no more, and they are, nobody ends them. A program that a task
-became has its own command line, but the task's environment.
+A guard, the forkserver below it and the tasks that it forks have one command line, with the number
+of the process that they are for. If that is no more, and they are, nobody ends them. A program that
+a task became has its own command line, but the task's environment.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from .. import _held
 from .._clusterfile import read_cluster_file
 from .._context import TOKEN_VARIABLE
 from .._launch import family
-from .._launch.guard import kept_folder
+from .._launch.guard import kept_folder, read_note
 from ..errors import SpecError
 from .checks import WARNING, Check, Look
 
@@ -34,8 +33,8 @@ class _Process(NamedTuple):
     Attributes:
         pid: its number.
         parent: its parent's.
-        owner: the process that it is for; 0 if it does not say.
-        folder: the folder that goes with that one; "" if it does not say.
+        owner: the process that it is for; 0 if its command line does not have that.
+        folder: the folder that a guard removes; "" for other processes.
     """
 
     pid: int
@@ -106,8 +105,7 @@ def _look_at(pid: int) -> _Process | None:
             return None
         parent = family.parent(pid)
         if any(_MARK in argument for argument in arguments[:6]):
-            options = json.loads(arguments[-2])
-            return _Process(pid, parent, options["owner"], options["folder"])
+            return _Process(pid, parent, int(arguments[-2]), read_note(pid))
         # Only who was executed as a task has both; a client that joined has no task.
         environ = (folder / "environ").read_bytes()
         if f"{TOKEN_VARIABLE}=".encode() in environ and _is_task(environ):
@@ -143,7 +141,8 @@ def _is_kept(process: _Process) -> bool:
     """Tell whether a process belongs to a cluster that a failed test has left, as it should."""
     pid = process.pid
     while pid > 1:
-        if Path(kept_folder(process.folder, pid)).exists():
+        folder = read_note(pid)
+        if folder and Path(kept_folder(folder, pid)).exists():
             return True  # that is the guard, which removes the folder in the end
         pid = family.parent(pid)
     return False

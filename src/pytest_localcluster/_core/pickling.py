@@ -111,8 +111,18 @@ def _dump(pickler: type[_Pickler], obj: object) -> bytes:
     return buffer.getvalue()
 
 
+_GENERATORS = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))
+"""The hidden global generators."""
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """Names what is there once in every process, where cloudpickle would send a copy of it."""
+
+    global_objects: tuple[tuple[str, str], ...] = (
+        *_GENERATORS,
+        ("os", "environ"),
+        ("os", "environb"),
+    )
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
@@ -126,9 +136,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             home = _home_of(obj)
             if home is not None:
                 return _named, (home, obj.__qualname__)
-        for module, name in _GENERATORS:
+        for module, name in self.global_objects:
             # Functions such as random.random are its methods: a copy of its state would make
-            # every task draw the same numbers, at every call.
+            # every task draw the same numbers, at every call; and a copy of os.environ would have
+            # no variable of the task.
             if module in sys.modules and obj is getattr(sys.modules[module], name, None):
                 return _named, (module, name)
         if isinstance(obj, CodeType):
@@ -329,10 +340,6 @@ _REDUCED_BY_NAME: tuple[Any, ...] = (
 )
 
 
-_GENERATORS = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))
-"""The hidden global generators."""
-
-
 _HEAP_TYPE = 1 << 9
 """The flag of types that were made by a class statement."""
 
@@ -358,6 +365,8 @@ def _named(module: str, name: str) -> Any:
 
 class _BackPickler(_Pickler):
     """Refers to what came by value instead of sending a copy of it back."""
+
+    global_objects = _GENERATORS  # a function that returns os.environ means what is in it
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, type):

@@ -10,6 +10,8 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from .._core import library
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
@@ -288,7 +290,8 @@ def find_launcher(
         run: what processes have in common that may share it; "" if there is no other.
     """
     if isinstance(launcher, str):
-        module = import_module(f"{__name__}.{launcher}")
+        with library.first():
+            module = import_module(f"{__name__}.{launcher}")
         found: Launcher = module.launcher(preload, boot_env, run)
         return found
     return launcher  # type: ignore[no-any-return]  # ClusterConfig has checked that it launches

@@ -25,6 +25,7 @@ from pytest_localcluster._clock import Deadline
 from pytest_localcluster._core import (
     child_processes,
     coroutines,
+    environment,
     exceptions,
     pickling,
     stand_ins,
@@ -85,6 +86,7 @@ class Child:
                 raise self.failure
             environ, directory, path, entry, filters, refusal = pickle.loads(self.payload)
             adopt(environ, directory, path)
+            environment.begin(environment.outer_job())  # of the clusters that this task starts
             _reseed()
             plain_bind.allow()
             self.recorder.begin(filters)
@@ -256,7 +258,11 @@ def come_apart(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     atexit._clear()  # what the imports registered is the forkserver's, not this task's
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        stream.reconfigure(  # type: ignore[union-attr]
+            encoding="utf-8",  # as logs are read, whatever PYTHONIOENCODING or the locale says
+            errors="backslashreplace",
+            line_buffering=True,
+        )
 
 
 def wait_for_orders(orders: socket.socket, parent: int, failure: BaseException | None) -> None:

@@ -26,6 +26,7 @@ import shutil
 import signal
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_localcluster._clock import Deadline, poll
@@ -34,6 +35,8 @@ from pytest_localcluster._launch.wire import DUMP_SIGNAL, KEEP_SIGNAL, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_NOTE = "pytest-localcluster-folder"
 
 _DYING = 5.0
 """How many seconds a process may take from the end of its sockets to its own."""
@@ -87,6 +90,26 @@ def kept_folder(folder: str, guard: int) -> str:
     return f"{folder}-kept-{guard}"
 
 
+def write_note(folder: str) -> None:
+    """Have this process name the folder that it removes, to who reads its descriptors."""
+    if hasattr(os, "memfd_create"):
+        with suppress(OSError):
+            os.write(os.memfd_create(_NOTE), os.fsencode(folder))
+
+
+def read_note(pid: int) -> str:
+    """Return the folder that a guard removes; "" if the process is none."""
+    descriptors = f"/proc/{pid}/fd"
+    try:
+        for number in os.listdir(descriptors):  # noqa: PTH208
+            descriptor = f"{descriptors}/{number}"
+            if os.readlink(descriptor).startswith(f"/memfd:{_NOTE}"):  # noqa: PTH115
+                return os.fsdecode(Path(descriptor).read_bytes())
+    except OSError:
+        pass
+    return ""
+
+
 class _Guard:
     """Waits for the end of its owner and of its forkserver, and then sees to all the others'."""
 
@@ -107,6 +130,7 @@ class _Guard:
             self.start(be_forkserver)
             for control in controls:
                 os.close(control)
+        write_note(self.folder)
         signal.signal(signal.SIGTERM, self.end_as_told)
         self.wait()
         self.outlive()

@@ -15,6 +15,7 @@ ends with the last worker, also while it still imports.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import pickle
 import selectors
@@ -170,6 +171,8 @@ class _Importer:
         family.die_with_parent()  # nobody listens while it imports
         if os.getppid() != hub:
             os._exit(1)
+        # Before what users have imported: from then on the path is theirs.
+        importlib.import_module("pytest_localcluster._launch.forkserver")
         self.failure = import_ahead(preload)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a guard has ended
         self.orders.send(_IMPORTED)

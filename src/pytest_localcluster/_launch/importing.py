@@ -9,9 +9,18 @@ import os
 import traceback
 
 from pytest_localcluster import _coverage
+from pytest_localcluster._launch.booted import import_as_the_user
 from pytest_localcluster._launch.wire import DUMP_SIGNAL
 
 __all__ = ["import_ahead"]
+
+_DEPENDENCIES = frozenset(
+    {
+        *("pytest_localcluster", "cloudpickle", "google", "grpc", "grpc_health"),
+        *("numpy", "tensorflow", "concurrent"),
+    }
+)
+"""Packages that runtimes need, which import the standard library as if no other file were there."""
 
 
 def import_ahead(modules: list[str]) -> BaseException | None:
@@ -22,6 +31,8 @@ def import_ahead(modules: list[str]) -> BaseException | None:
     if _coverage.VARIABLE in os.environ:
         importlib.import_module("coverage").process_startup()
     for module in modules:
+        if module.partition(".")[0] not in _DEPENDENCIES:
+            import_as_the_user()
         os.write(1, f"importing {module}\n".encode())
         try:
             importlib.import_module(module)
@@ -29,6 +40,7 @@ def import_ahead(modules: list[str]) -> BaseException | None:
             traceback.print_exc()
             error.add_note(f"while the launcher imported {module!r} ahead for its tasks")
             return error
+    import_as_the_user()
     # A task's first garbage collections would else look at all that is here, and so copy its pages.
     gc.collect()
     gc.freeze()

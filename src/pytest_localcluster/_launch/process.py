@@ -12,7 +12,6 @@ import pickle
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -21,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._clock import Deadline
-from .._core import pickling, stand_ins, test_files
+from .._core import environment, pickling, stand_ins, test_files
+from .._core.files import unnamed_file
 from .._logs import settle
 from .._warned import Filters
 from ..errors import ClusterError
@@ -104,7 +104,7 @@ class ProcessLauncher:
 
     def launch(self, entry: Entry, log: TaskLog) -> ChildProcess:
         """Ask for a task; it is forked while this process goes on."""
-        environ, filters = {**os.environ, **entry.context.env}, Filters()
+        environ, filters = {**environment.for_tasks(), **entry.context.env}, Filters()
         served = pickling.dumps((entry.serve, entry.context, test_files.patterns))
         payload = pickle.dumps(
             (
@@ -222,8 +222,7 @@ class ProcessLauncher:
         self._close()
         self._used, self._keeps, self._sees = False, False, surroundings()
         self._control, theirs = socket.socketpair()
-        # Unlinked from the start, so that no end of this process can leave it behind.
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # _close() closes it
+        self._output = unnamed_file()  # _close() closes it
         with theirs:
             self._server = shelter.start_guard(
                 theirs,

@@ -7,18 +7,18 @@ before the folder is made, so that there is no moment in which nobody would remo
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from .._core.files import unnamed_file
+from . import boot
 from .surroundings import surroundings
 
 if TYPE_CHECKING:
@@ -37,10 +37,11 @@ __all__ = [
     "start_guard",
 ]
 
-_BOOT = (
-    "import json, sys; options = json.loads(sys.argv[1]); sys.path[:] = options.pop('path'); "
-    "from pytest_localcluster._launch.{} import main; main(**options)"
-)
+_GUARD = "pytest_localcluster._launch.guard"
+_HUB = "pytest_localcluster._launch.hub"
+_ROOM = " " * 32
+"""A hub's last word: a guard that is forked from it shows a command line of its own there."""
+
 _lock = threading.RLock()
 _shelter: _Shelter | None = None
 _inherited: list[_Shelter] = []
@@ -140,15 +141,15 @@ def start_guard(
             guard = _shared_guard(shelter, run, control, preload, output.fileno(), environ or {})
         if guard is None:
             options = {
-                "path": _paths(),
                 "owner": shelter.owner,
                 "folder": str(shelter.path),
                 "control": None if control is None else control.fileno(),
-                "preload": preload,
+                "preload": list(preload),
             }
             fds = [] if control is None else [control.fileno()]
             to = subprocess.DEVNULL if output is None else output
-            guard = _execute(_command("guard", options), fds, to, environ)
+            title = boot.command(_GUARD, str(shelter.owner))
+            guard = boot.execute(_OwnGuard, title, options, fds, to, environ or {})
         shelter.guards.append(guard)
         return guard
 
@@ -167,43 +168,18 @@ def _shared_guard(
         return None
 
     def start_hub(listener: socket.socket, starter: int) -> None:
-        options = {"listener": listener.fileno(), "starter": starter, "preload": preload}
-        command = _command("hub", {"path": _paths(), **options})
-        with tempfile.TemporaryFile() as printed:
-            fds = [listener.fileno(), starter]
-            shelter.hubs.append(_execute(command, fds, printed, environ))
+        fds = [listener.fileno(), starter]
+        options = {"listener": fds[0], "starter": starter, "preload": list(preload)}
+        command = boot.command(_HUB, _ROOM)
+        with unnamed_file() as printed:
+            hub = boot.execute(subprocess.Popen, command, options, fds, printed, environ)
+            shelter.hubs.append(hub)
 
     folder = str(shelter.path)
     paths, variables = surroundings()
-    parts = (run, _command("hub", {}), preload, paths, sorted({**variables, **environ}.items()))
-    title = _command("guard", {"owner": shelter.owner, "folder": folder})
+    parts = (run, boot.command(_HUB), preload, paths, sorted({**variables, **environ}.items()))
+    title = boot.command(_GUARD, str(shelter.owner))
     return shared.ask_for_guard(parts, title, folder, control, output, start_hub)
-
-
-def _paths() -> list[str]:
-    return [path for path in sys.path if isinstance(path, str)]  # as imports do
-
-
-def _command(role: str, options: dict[str, object]) -> list[str]:
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [sys.executable, *flags, "-c", _BOOT.format(role), json.dumps(options)]
-
-
-def _execute(
-    command: list[str],
-    fds: list[int],
-    output: IO[bytes] | int,
-    environ: Mapping[str, str] | None,
-) -> _OwnGuard:
-    return _OwnGuard(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env=None if environ is None else {**os.environ, **environ},
-        pass_fds=fds,
-        start_new_session=True,  # Ctrl-C is for the test process; we follow it anyway
-    )
 
 
 def kept_folder(guard: Guard | None) -> Path:

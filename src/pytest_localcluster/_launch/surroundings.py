@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_localcluster._core import environment
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -31,8 +33,8 @@ ENVIRONMENT = {
 
 def surroundings() -> tuple[list[str], dict[str, str]]:
     """Return what the imports of a forkserver that starts now may depend on."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return list(sys.path), environ
+    environ = environment.for_tasks().items()
+    return list(sys.path), {n: value for n, value in environ if not n.startswith("PYTEST_")}
 
 
 def adopt(environ: Mapping[str, str], directory: str | None, path: Sequence[str]) -> None:

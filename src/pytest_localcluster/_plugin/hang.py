@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .._core.text import printable
+
 if TYPE_CHECKING:
     from .watch import Watch
 
@@ -51,7 +53,7 @@ class HangDump:
                 item.stash[_DUMPED] = True
                 item.add_report_section(_phase(), _TITLE, text)
                 if self._watch.shows_live:
-                    sys.stdout.write(f"\n{text}")
+                    sys.stdout.write(printable(f"\n{text}", sys.stdout))
                     sys.stdout.flush()
                 return
 

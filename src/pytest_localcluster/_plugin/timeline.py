@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .. import _moments
+from .._core import text as names
 from .._timeline.recorder import Phase, Recorder
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ class _Timed:
 def file_name(nodeid: str) -> str:
     """Return what the files of a test are called: the same in each run, and no other test's."""
     name = re.sub(r"\.py(?=::|$)", "", nodeid).replace("::", ".").replace("/", ".")
-    safe = re.sub(r"[^\w.,=+\[\]-]", "_", name).encode()[:150].decode(errors="ignore")
+    safe = names.file_name(name)
     if safe == name:
         return safe
     return f"{safe}-{hashlib.sha256(nodeid.encode()).hexdigest()[:8]}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .._core import library
 from .fixtures import FIELDS
 from .marker import param_of, wanted
 from .options import OPTIONS
@@ -37,7 +38,8 @@ def warm_up(session: pytest.Session) -> None:
         config.pluginmanager.register(_OneAhead(config), "localcluster-warmup")
     else:
         _WarmUp(config).begin(session.items)
-    from .. import _cluster  # noqa: F401  # what the test process itself needs for a start
+    with library.first():
+        from .. import _cluster  # noqa: F401  # what the test process itself needs for a start
 
 
 class _WarmUp:
@@ -47,7 +49,8 @@ class _WarmUp:
         self._seen: set[tuple[object, ...]] = set()
 
     def begin(self, items: Iterable[pytest.Item | None]) -> None:
-        from .._launchers import prepare
+        with library.first():
+            from .._launchers import prepare
 
         for item in items:
             # Who asks for what cannot be is told elsewhere; what fails here a start tries again.

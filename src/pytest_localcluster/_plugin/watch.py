@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .._core.text import file_name, printable
+
 if TYPE_CHECKING:
     from .._cluster import LocalCluster
     from .._config import ClusterConfig
@@ -153,10 +155,9 @@ class Watch:
         if shared_by:
             parts = ("" if name == "." else name, shared_by, self._worker)
             name = "-".join(part for part in parts if part)
-        name = re.sub(r"[^\w.,=+\[\]-]", "_", name)[:150]
         from .._logs import new_folder
 
-        return new_folder(self._options.log_dir, name)
+        return new_folder(self._options.log_dir, file_name(name))
 
     # -- for the report
 
@@ -234,7 +235,8 @@ class Watch:
             try:
                 watched.cluster.stop()
             except ClusterError as error:
-                sys.stderr.write(f"{error}\n")  # the run is over: nothing is left that could fail
+                # The run is over: nothing is left that could fail.
+                sys.stderr.write(printable(f"{error}\n", sys.stderr))
         self._forget_ended()
 
 
@@ -252,5 +254,5 @@ def add_note(item: pytest.Item, what: str, servers: list[Server]) -> None:
 
 
 def _write(text: str) -> Any:
-    sys.stdout.write(text)
+    sys.stdout.write(printable(text, sys.stdout))
     sys.stdout.flush()

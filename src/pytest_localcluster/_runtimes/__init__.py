@@ -12,6 +12,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from .._core import library
 from .._core.fields import Fields, Names
 from .._ports import Binding
 from ..errors import SpecError, UnsupportedError
@@ -241,7 +242,8 @@ def find_runtime(runtime: Any) -> Runtime:
         SpecError: it is none.
     """
     if isinstance(runtime, str):
-        found: Runtime = import_module(f"{__name__}.{runtime}").RUNTIME
+        with library.first():
+            found: Runtime = import_module(f"{__name__}.{runtime}").RUNTIME
         return found
     if not isinstance(runtime, Runtime):
         raise SpecError(

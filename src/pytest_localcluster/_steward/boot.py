@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import signal
 
-__all__ = ["boot"]
+from .._launch.booted import import_as_the_user
+
+__all__ = ["main"]
 
 
-def boot(listener: int, starter: int | None) -> None:
+def main(listener: int, starter: int | None) -> None:
     """Be the steward that listens at ``listener``; return to nobody.
 
     Args:
@@ -31,6 +33,8 @@ def boot(listener: int, starter: int | None) -> None:
         if fd is not None:
             os.set_inheritable(fd, False)
     from .main import Steward
+
+    import_as_the_user()
 
     steward = Steward(listener, starter)
     os.write(told, b"+")

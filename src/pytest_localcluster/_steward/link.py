@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -16,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _rendezvous
 from .._clock import Deadline
+from .._core.files import unnamed_file
+from .._launch import boot
 from .._launch.line import Line
 from ..errors import StartError, StartTimeout, UnsupportedError
 from .messages import load_failure
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Link", "Member"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
-_BOOT = (
-    "import json, sys; options = json.loads(sys.argv[1]); sys.path[:] = options.pop('path'); "
-    "from pytest_localcluster._steward.boot import boot; boot(**options)"
-)
+_STEWARD = "pytest_localcluster._steward.boot"
 
 _JOINING = 30.0
 """Seconds until the steward has answered; it takes as long as an interpreter and its imports."""
@@ -219,29 +216,18 @@ def _own_watch() -> list[int]:
 def _start(listener: socket.socket) -> None:
     """Start the steward."""
     watches = _own_watch()
-    options = {
-        "path": [path for path in sys.path if isinstance(path, str)],  # as imports do
-        "listener": listener.fileno(),
-        "starter": watches[0] if watches else None,
-    }
+    fds = [listener.fileno(), *watches]
+    options = {"listener": fds[0], "starter": watches[0] if watches else None}
     with ExitStack() as stack:
         stack.callback(lambda: [*map(os.close, watches)])
-        output = stack.enter_context(tempfile.TemporaryFile())
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        done = subprocess.run(
-            [sys.executable, *flags, "-c", _BOOT, json.dumps(options)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=[listener.fileno(), *watches],
-            start_new_session=True,
-            check=False,
-        )
-        if done.returncode:
+        output = stack.enter_context(unnamed_file())
+        command = boot.command(_STEWARD)
+        code = boot.execute(subprocess.Popen, command, options, fds, output, {}).wait()
+        if code:
             output.seek(0)
             raise StartError(
                 "the steward, which has the clusters of scope 'run', did not start",
-                status=f"exit code {done.returncode}",
+                status=f"exit code {code}",
                 evidence=output.read().decode(errors="replace"),
                 remedy="mend what it says; it imports pytest_localcluster, with the path of pytest",
             )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import _rendezvous
 from .._clock import Alarm, Deadline
+from .._core import environment
 from .._launch import process as processes
 from .._launch import shelter
 from .._launch.line import Line
@@ -61,6 +62,7 @@ class Steward:
 
     def serve(self) -> NoReturn:
         """Serve until no worker is left."""
+        environment.begin({})  # workers send environments without an outer job
         first = Deadline(_HELLO)
         while self._workers or not (self._came or first.expired()):
             for key, _ in self._selector.select(None if self._workers else first.remaining()):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import _coverage, _ports
-from .._core import exceptions
+from .._core import environment, exceptions
 from .._launch.surroundings import adopt
 from ..errors import ClusterError
 
@@ -31,7 +30,7 @@ class Surroundings:
     """What the start of a task depends on, in the process that asks for it.
 
     Attributes:
-        environ: its environment, but for what tells which worker and which test it is.
+        environ: the environment for its tasks, without the names of the worker and of the test.
         directory: where it is; None if that is no more.
         path: where it imports from.
         measures: how its coverage is measured.
@@ -51,7 +50,9 @@ class Surroundings:
             directory: str | None = str(Path.cwd())
         except FileNotFoundError:
             directory = None
-        environ = {name: text for name, text in os.environ.items() if name not in _OF_ONE_WORKER}
+        environ = environment.for_tasks()
+        for name in _OF_ONE_WORKER:
+            environ.pop(name, None)
         return cls(environ, directory, list(sys.path), _coverage.environment(), ports)
 
     def take_over(self) -> None:

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..._core.environment import for_tasks
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -37,7 +39,8 @@ def environment(wanted: Mapping[str, str]) -> tuple[dict[str, str], frozenset[st
     Args:
         wanted: what the cluster gives to the task.
     """
-    given = {name: value for name, value in os.environ.items() if not is_of_a_machine(name)}
+    environ = for_tasks(loopback=False)
+    given = {name: value for name, value in environ.items() if not is_of_a_machine(name)}
     before = _at_first()
     changed = {n for n in {*before, *os.environ} if before.get(n) != os.environ.get(n)}
     given |= {n: os.environ[n] for n in _OF_A_MACHINE & changed if n in os.environ}
