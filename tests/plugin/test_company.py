@@ -121,3 +121,71 @@ def test_pdb_stops_where_the_test_does(pytester: pytest.Pytester) -> None:
             "> */test_pdb_stops_where_the_test_does.py(11)test_step()",
         ]
     )
+
+
+def test_nothing_of_ours_warns(pytester: pytest.Pytester, run_both: Run) -> None:
+    pytester.makeconftest(
+        """
+        from pytest_localcluster import cluster_fixture
+
+        trio = cluster_fixture(workers=3, ps=0)
+        wide = cluster_fixture(workers=1, ps=0, scope="session")
+        """
+    )
+    pytester.makepyfile(
+        """
+        import unittest
+
+        import pytest
+        from pytest_localcluster import LocalCluster, create_local_cluster
+
+        @pytest.mark.parametrize("local_cluster", [{"workers": 2, "ps": 0}], indirect=True)
+        def test_parameter(local_cluster):
+            assert len(local_cluster.workers) == 2
+
+        @pytest.mark.cluster(workers=1, launcher="thread")
+        def test_thread(local_cluster):
+            local_cluster.reset()
+
+        @pytest.mark.cluster(workers=1, scope="module")
+        class TestModule:
+            def test_one(self, local_cluster):
+                local_cluster.workers[0].kill()
+
+            def test_two(self, local_cluster):
+                local_cluster.workers[0].restart()
+
+        @pytest.mark.cluster(workers=1, scope="class")
+        class TestClass:
+            @pytest.fixture(autouse=True)
+            def more(self, cluster_factory):
+                self.more = cluster_factory(workers=1, ps=0)
+
+            def test_one(self, local_cluster):
+                assert self.more.workers
+
+        @pytest.mark.cluster(workers=1, scope="run")
+        def test_run(local_cluster):
+            pass
+
+        @pytest.mark.cluster(workers=1)
+        @pytest.mark.usefixtures("local_cluster")
+        class TestUnittest(unittest.TestCase):
+            @classmethod
+            def setUpClass(cls):
+                (cls.worker,), _ = create_local_cluster(1, 0)
+
+            def test_it(self):
+                assert self.worker.run(len, [1]) == len(self.local_cluster.workers)
+
+        def test_fixtures(session_cluster, cluster_config, lease_port, trio, wide, request):
+            assert request.getfixturevalue("local_cluster").workers
+            lease_port()
+
+        def test_links():
+            with LocalCluster(workers=1, ps=1, links=True) as cluster:
+                cluster.partition(cluster.workers, cluster.ps)
+        """
+    )
+    options = ("--cluster-timeline=all", "--cluster-hang-dump=90", "--cluster-logs=all")
+    run_both("-Werror", *options).assert_outcomes(passed=9)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +61,137 @@ cluster_preload = json
     assert "launcher thread" in shown
     assert "start_timeout 30.0" in shown
     assert "preload ('json', 'email.message')" in shown
+
+
+# Each option's ini twin: its value as a string, its value in TOML's own type, its meaning.
+TWINS: dict[str, tuple[str, object, object]] = {
+    "cluster_runtime": ("native", "native", "native"),
+    "cluster_launcher": ("thread", "thread", "thread"),
+    "cluster_start_timeout": ("20.5", 20.5, 20.5),
+    "cluster_logs": ("all", "all", "all"),
+    "cluster_log_dir": ("logs", "logs", "logs"),
+    "cluster_port_range": ("23200-23299", "23200-23299", (23200, 23299)),
+    "cluster_leak_check": ("warn", "warn", "warn"),
+    "cluster_hang_dump": ("60", 60, 60.0),
+    "cluster_keep": ("failed", "failed", "failed"),
+    "cluster_timeline": ("failed", "failed", "failed"),
+    "cluster_preload": ("json email.message", ["json", "email.message"], ("json", "email.message")),
+}
+ONLY_NINE = pytest.mark.skipif(pytest.version_tuple < (9, 0), reason="[tool.pytest] is pytest 9's")
+
+SHOW_ALL = """
+    from pytest_localcluster._plugin.options import OPTIONS
+
+    def test_options(pytestconfig):
+        options = pytestconfig.stash[OPTIONS]
+        found = {**vars(options), **options.fields, "log_dir": options.log_dir.name}
+        print({name: found[name.removeprefix("cluster_")] for name in NAMES})
+"""
+
+
+def in_toml(table: str, values: dict[str, object]) -> str:
+    scalars = {"asyncio_default_fixture_loop_scope": "function", **values}
+    return "\n".join([f"[{table}]", *(f"{name} = {value!r}" for name, value in scalars.items())])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "ini",
+        "override",
+        "tool.pytest.ini_options, strings",
+        "tool.pytest.ini_options, typed",
+        pytest.param("tool.pytest, typed", marks=ONLY_NINE),
+        pytest.param("tool.pytest, numbers as strings", marks=ONLY_NINE),
+    ],
+)
+def test_every_ini_value_is_taken_in_every_form(
+    pytester: pytest.Pytester, ini: Ini, source: str
+) -> None:
+    strings = {name: string for name, (string, _, _) in TWINS.items()}
+    typed = {name: value for name, (_, value, _) in TWINS.items()}
+    args = []
+    table, _, kind = source.partition(", ")
+    if source == "ini":
+        ini("".join(f"{name} = {value}\n" for name, value in strings.items()))
+    elif source == "override":
+        args = [f"--override-ini={name}={value}" for name, value in strings.items()]
+    elif kind == "typed":
+        pytester.makepyprojecttoml(in_toml(table, dict(typed)))
+    else:
+        preload = {"cluster_preload": typed["cluster_preload"]}
+        pytester.makepyprojecttoml(in_toml(table, {**strings, **preload}))
+    pytester.makepyfile(SHOW_ALL.replace("NAMES", repr(list(TWINS))))
+    result = pytester.runpytest_subprocess("-s", "-Werror", *args)
+    result.assert_outcomes(passed=1)
+    expected = {name: value for name, (_, _, value) in TWINS.items()}
+    assert repr(expected) in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    "table", ["tool.pytest.ini_options", pytest.param("tool.pytest", marks=ONLY_NINE)]
+)
+def test_a_cluster_file_in_toml(pytester: pytest.Pytester, path: Path, table: str) -> None:
+    pytester.makepyprojecttoml(in_toml(table, {"cluster_attach": str(path)}))
+    pytester.makepyfile(
+        """
+        def test_it(local_cluster):
+            assert "attached" in repr(local_cluster.workers[0])
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_no_ini_value_is_left_out(pytester: pytest.Pytester) -> None:
+    shown = pytester.runpytest_inprocess("--help").stdout.str()
+    found = set(re.findall(r"^  (cluster_\w+)", shown, re.MULTILINE))
+    assert found == {*TWINS, "cluster_attach"}
+
+
+@pytest.mark.parametrize(
+    ("table", "value", "message"),
+    [
+        ("tool.pytest.ini_options", "cluster_logs = ['all']", "cluster_logs (ini) = ['all']"),
+        ("tool.pytest.ini_options", "cluster_preload = [3]", "3 is not the name of one"),
+        (
+            "tool.pytest.ini_options",
+            "cluster_hang_dump = false",
+            "cluster_hang_dump (ini) = 'False'",
+        ),
+        ("tool.pytest", "cluster_logs = 3", "config option 'cluster_logs' expects a string"),
+        (
+            "tool.pytest",
+            "cluster_hang_dump = 0",
+            "cluster_hang_dump (ini) = 0: use a number of sec",
+        ),
+        (
+            "tool.pytest",
+            "cluster_hang_dump = nan",
+            "cluster_hang_dump (ini) = nan: use a number of",
+        ),
+        (
+            "tool.pytest",
+            "cluster_start_timeout = -2.5",
+            "cluster_start_timeout (ini) = -2.5: start",
+        ),
+        ("tool.pytest", "cluster_start_timeout = true", "config option 'cluster_start_timeout'"),
+        (
+            "tool.pytest",
+            "cluster_preload = 'json'",
+            "config option 'cluster_preload' expects a list",
+        ),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_a_usage_error(
+    pytester: pytest.Pytester, table: str, value: str, message: str
+) -> None:
+    if table == "tool.pytest" and pytest.version_tuple < (9, 0):
+        pytest.skip("[tool.pytest] is pytest 9's")
+    pytester.makepyprojecttoml(f"[{table}]\n{value}\n")
+    result = pytester.runpytest_inprocess("-Wignore")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert message in result.stderr.str()
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
 
 
 def test_the_command_line_goes_before_ini(pytester: pytest.Pytester, ini: Ini) -> None:

@@ -86,11 +86,14 @@ class KeepFailed:
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say once more what runs on: nobody should find out by chance."""
+        lines: dict[str, None] = {}  # in order, and once: subtests have reports of their own
         for report in terminalreporter.getreports("failed") + terminalreporter.getreports("error"):
             for title, text in report.sections:
                 line = text.partition("\n")[0]
                 if _TITLE in title and _KEPT in line:
-                    terminalreporter.line(line)
+                    lines[line] = None
+        for line in lines:
+            terminalreporter.line(line)
 
 
 def _how_to(cluster: LocalCluster, path: Path, nodeid: str) -> Iterator[str]:

@@ -24,6 +24,8 @@ LOGS = ("failed", "all", "none")
 KEEP = ("never", "failed")
 TIMELINE = ("off", "failed", "all")
 
+_IN_SECONDS = ("cluster_start_timeout", "cluster_hang_dump")
+
 T = TypeVar("T")
 
 
@@ -94,7 +96,9 @@ def add_options(parser: pytest.Parser) -> None:
     ):
         ini = name.replace("-", "_")
         group.addoption(f"--{name}", dest=ini, metavar=metavar, help=f"{text} (ini: {ini})")
-        parser.addini(ini, f"{text}; --{name} goes before this", default="")
+        # In [tool.pytest] a number is a number. Before 9.2 no type of pytest's is one or a string.
+        kind: Any = str | float if ini in _IN_SECONDS and pytest.version_tuple >= (9, 2) else None
+        parser.addini(ini, f"{text}; --{name} goes before this", type=kind, default="")
     parser.addini(
         "cluster_preload",
         "modules to import once, before tasks are forked, such as those under test",
@@ -113,13 +117,14 @@ def read_options(config: pytest.Config) -> Options:
     for name in ("runtime", "launcher"):
         _read(config, f"cluster_{name}", partial(_field, fields, name))
     _read(
-        config, "cluster_start_timeout", lambda text: _field(fields, "start_timeout", _number(text))
+        config,
+        "cluster_start_timeout",
+        lambda given: _field(fields, "start_timeout", _number(given)),
     )
-    preload = tuple(config.getini("cluster_preload"))
+    preload = _ini(config, "cluster_preload")
     if preload:
-        _checked(
-            "cluster_preload (ini)", " ".join(preload), lambda _: _field(fields, "preload", preload)
-        )
+        text = " ".join(map(str, preload))
+        _checked("cluster_preload (ini)", text, lambda _: _field(fields, "preload", preload))
     return Options(
         fields=fields,
         logs=_read(config, "cluster_logs", _logs) or "failed",
@@ -133,21 +138,34 @@ def read_options(config: pytest.Config) -> Options:
     )
 
 
-def _read(config: pytest.Config, name: str, convert: Callable[[str], T]) -> T | None:
+def _read(config: pytest.Config, name: str, convert: Callable[[Any], T]) -> T | None:
     """Return the converted value of an option, or else of its ini twin, or else None."""
     text = config.getoption(name)
     if text is not None:
         return _checked(f"--{name.replace('_', '-')}", text, convert)
-    text = config.getini(name)
-    return _checked(f"{name} (ini)", text, convert) if text else None
+    given = _ini(config, name)
+    return None if given == "" else _checked(f"{name} (ini)", given, convert)
 
 
-def _checked(source: str, text: str, convert: Callable[[str], T]) -> T:
+def _ini(config: pytest.Config, name: str) -> Any:
+    """Return an ini value: a string, the number that [tool.pytest] holds, or a list of modules."""
     try:
-        return convert(text)
+        given = config.getini(name)
+    except TypeError as error:  # pytest 9.0 and 9.1: a type that it does not expect
+        given = config._inicfg[name].value  # type: ignore[attr-defined, unused-ignore]
+        if name not in _IN_SECONDS or isinstance(given, (bool, list, dict)):
+            raise pytest.UsageError(str(error)) from None
+    if isinstance(given, list) and name != "cluster_preload":
+        raise pytest.UsageError(f"{name} (ini) = {given!r}: write one value, not a list")
+    return given
+
+
+def _checked(source: str, given: Any, convert: Callable[[Any], T]) -> T:
+    try:
+        return convert(given)
     except ValueError as error:  # SpecError is one
         message = str(error)
-    raise pytest.UsageError(f"{source} = {text!r}: {message}")
+    raise pytest.UsageError(f"{source} = {given!r}: {message}")
 
 
 def _field(fields: dict[str, Any], name: str, value: object) -> None:
@@ -156,11 +174,11 @@ def _field(fields: dict[str, Any], name: str, value: object) -> None:
     fields[name] = getattr(ClusterConfig().replace(**{name: value}), name)
 
 
-def _number(text: str) -> float | str:
+def _number(given: str | float) -> float | str:
     try:
-        return float(text)
+        return float(given)
     except ValueError:
-        return text  # ClusterConfig says what is wrong with it
+        return given  # ClusterConfig says what is wrong with it
 
 
 def _logs(text: str) -> str:
@@ -187,8 +205,8 @@ def _timeline(text: str) -> str:
     return text
 
 
-def _seconds(text: str) -> float:
-    number = _number(text)
+def _seconds(given: str | float) -> float:
+    number = _number(given)
     if not isinstance(number, float) or not 0 < number < threading.TIMEOUT_MAX:
         raise ValueError("use a number of seconds above 0")
     return number

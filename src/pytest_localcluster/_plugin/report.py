@@ -21,6 +21,9 @@ LIMIT = 32 * 1024
 
 _PACKAGE = __name__.partition(".")[0] + "."
 
+_SUBTESTS = pytest.StashKey[list[tuple[str, str]]]()
+"""The sections of a test's subtests that have failed."""
+
 
 class ClusterReport:
     """Hooks of one pytest process; registered with its first cluster."""
@@ -40,18 +43,31 @@ class ClusterReport:
         # The report's own list is what is shown, sent on by xdist and written to junit xml; the
         # item's makes the sections part of the test's later reports, from which junit takes them.
         report = yield
+        if call.when == "setup" and _SUBTESTS in item.stash:
+            del item.stash[_SUBTESTS]  # of the last try, where a plugin runs a test again
+        subtest = self._watch.in_call and call.when == "call"
+        shown = item.stash.get(_SUBTESTS, None)
+        failed = report.failed or (shown is not None and report.when == "call" and not subtest)
         sections: list[tuple[str, str]] = []
-        if report.failed:
+        if failed:
             for watched in self._watch.clusters():
                 watched.failed = True
             sections += self._deaths(call.excinfo.value if call.excinfo else None, failure)
             if chaos := [text for watched in self._watch.clusters() for text in watched.chaos()]:
                 sections.append(("log of chaos", "\n".join(chaos) + "\n"))
-        if self._options.logs == "all" or (report.failed and self._options.logs == "failed"):
+        # What a subtest printed that passes is shown with what follows it.
+        wanted = failed if self._options.logs == "failed" else self._options.logs == "all"
+        if wanted and (failed or not subtest):
             sections += self._logs()
+        if shown is not None and report.when == "call":  # each has its own report
+            report.sections = [section for section in report.sections if section not in shown]
         for title, text in sections:
             item.add_report_section(report.when or "call", title, text)
             report.sections.append((f"Captured {title} {report.when}", text))
+        if subtest and report.failed:
+            item.stash.setdefault(_SUBTESTS, []).extend(
+                (f"Captured {title} {report.when}", text) for title, text in sections
+            )
         return report
 
     @pytest.hookimpl(tryfirst=True)

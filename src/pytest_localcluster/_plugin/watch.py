@@ -51,6 +51,7 @@ class Watch:
         self._fixtures: list[pytest.FixtureRequest] = []
         self._revived: list[tuple[str, LocalCluster]] = []
         self._started: list[LocalCluster] = []  # during this test, and by itself
+        self.in_call = False  # a report that is made now is of a subtest
 
     # -- the Observer: called by clusters
 
@@ -202,6 +203,14 @@ class Watch:
                 self.revive(cluster)
         for watched in self._live:
             watched.begin()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        self.in_call = True
+        try:
+            return (yield)
+        finally:
+            self.in_call = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self) -> None:
