@@ -159,7 +159,7 @@ def add_offset(x: int) -> int:
     return x + OFFSET
 
 
-def annotated(point: Point, limit: typing.Optional[Colour] = None) -> Box[int]:
+def annotated(point: Point, limit: Colour | None = None) -> Box[int]:
     return Box(point.x)
 
 
@@ -283,7 +283,7 @@ def test_the_module_stands_for_what_was_sent(cluster: LocalCluster) -> None:
         assert home.Metric is Metric  # type: ignore[attr-defined]
         assert home.square(3) == 9  # type: ignore[attr-defined]
         assert home.__file__ == square.__code__.co_filename
-        assert home.LOADED_IN != os.getpid()  # type: ignore[attr-defined]
+        assert os.getpid() != home.LOADED_IN  # type: ignore[attr-defined]
         assert home.made_up == Point(7)  # type: ignore[attr-defined]
         assert not hasattr(home, "nothing")
 
@@ -456,7 +456,7 @@ class Work:
 
 
 def work(given: Work) -> Work:
-    assert module().LOADED_IN != os.getpid()
+    assert os.getpid() != module().LOADED_IN
     assert type(given) is Work is module().Work
     return Work(square(given.value) + OFFSET)
 

@@ -11,7 +11,6 @@ import os
 import secrets
 import sys
 import threading
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import import_hooks, stand_ins, test_files
@@ -46,9 +45,7 @@ def host(asker: Callable[[Question], Answer | None]) -> None:
         os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
-def join(
-    address: Any, key: bytes, patterns: tuple[str, ...], homes: list[tuple[Any, ...]]
-) -> None:
+def join(address: Any, key: bytes, patterns: tuple[str, ...], homes: list[tuple[Any, ...]]) -> None:
     """Let this process, a child of a task, have stand-ins."""
     global _address, _key
     _address, _key, test_files.patterns = address, key, patterns

@@ -36,7 +36,7 @@ from cloudpickle.cloudpickle import (
 from ..errors import rebuild
 from . import stand_ins
 from .annotations import annotations_of, names_in
-from .stand_ins import Empty, StandIn
+from .stand_ins import StandIn
 from .test_files import HERE, goes_by_value
 
 if TYPE_CHECKING:
@@ -93,14 +93,14 @@ def dump_named(obj: Any) -> stand_ins.Answer:
 
     An object that pickles by its own name, such as a sentinel, is taken apart instead.
     """
-    kind = type(obj)
+    kind: Any = type(obj)
     by_name = kind.__reduce__ is not object.__reduce__ or (
         kind.__reduce_ex__ is not object.__reduce_ex__
     )
     if by_name and goes_by_value(getattr(obj, "__module__", None)) and kind not in _HAVE_REDUCERS:
         if isinstance(obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL), str):
             token = f"{stand_ins.own_origin()}:{id(obj)}"
-            state = object.__getstate__(obj)  # type: ignore[attr-defined]
+            state = object.__getstate__(obj)
             return "named", (token, dumps((kind, state)))
     return "value", dumps(obj)
 
@@ -178,7 +178,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         name = getattr(obj, "__qualname__", None) or obj.__name__
         home, _ = self._home(obj, name)
         if isinstance(obj, functools._lru_cache_wrapper):
-            parameters = obj.cache_parameters()  # type: ignore[attr-defined]
+            parameters = obj.cache_parameters()
             token = stand_ins.token_of(obj)
             args = home, name, obj.__module__, token, parameters, obj.__wrapped__
             return stand_ins.make_cached, args
@@ -311,7 +311,7 @@ def _parts_of(obj: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         name, bound, constraints, covariant, contravariant, _ = _decompose_typevar(obj)
         flags = {"bound": bound, "covariant": covariant, "contravariant": contravariant}
         return functools.partial(typing.TypeVar, **flags), (name, *constraints), {}
-    if isinstance(obj, typing.NewType):
+    if type(obj) is typing.NewType:
         return typing.NewType, (obj.__name__, obj.__supertype__), {"__qualname__": obj.__qualname__}
     if isinstance(obj, _TypeAlias):
         return _TypeAlias, (obj.__name__, obj.__value__), {}  # its module cannot be set

@@ -394,7 +394,8 @@ def _make(home: Home) -> StandIn:
     spec = _specs.get(home[:3])
     if spec is None:
         test_files.note_stand_in(home.name)
-        spec = _specs[home[:3]] = ModuleSpec(home.name, Loader(home), origin=home.file)
+        loader: Any = Loader(home)
+        spec = _specs[home[:3]] = ModuleSpec(home.name, loader, origin=home.file)
         spec.submodule_search_locations = home.path
     namespace["__loader__"] = spec.loader
     if home.name != "__main__":
