@@ -15,7 +15,8 @@ def annotations_of(obj: Any) -> dict[str, Any]:
     """Return an object's own annotations; as text where they cannot be evaluated."""
     found: dict[str, Any] | None
     if sys.version_info < (3, 14):
-        found = obj.__dict__.get("__annotations__")
+        # Not inspect.get_annotations(), which takes several times as long.
+        found = obj.__dict__.get("__annotations__")  # noqa: RUF063
         if found is None and not isinstance(obj, type):
             found = obj.__annotations__
         return found or {}

@@ -6,7 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import pickling
-from .stand_ins import Answer, Question, StandIn, own_origin
+from .identity import own_origin
+from .stand_ins import Answer, Question, StandIn
 from .test_files import goes_by_value
 
 if TYPE_CHECKING:

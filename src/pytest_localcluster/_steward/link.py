@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from .. import _rendezvous
 from .._clock import Deadline
 from .._core import answers
-from .._core.stand_ins import Question, own_origin
+from .._core.identity import own_origin
+from .._core.stand_ins import Question
 from .._launch.line import Line
 from ..errors import StartError, StartTimeout, UnsupportedError
 from .messages import load_failure
