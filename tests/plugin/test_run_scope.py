@@ -248,3 +248,55 @@ def test_threads(pytester: pytest.Pytester, run: Run) -> None:
     )
     run("-n", "1").assert_outcomes(passed=1)
     assert not living(pytester)
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["one", "two"])
+def test_a_task_asks_the_worker_whose_call_it_runs(
+    pytester: pytest.Pytester, run: Run, workers: list[str]
+) -> None:
+    pytester.makepyfile(
+        """
+        import multiprocessing, pickle, sys
+        from conftest import *
+
+        pytestmark = pytest.mark.cluster(workers=1, scope="run")
+        OWNER = os.getpid()
+
+        class Metric:
+            pass
+
+        def again(obj):
+            return pickle.loads(pickle.dumps(obj))
+
+        def look(name=__name__):
+            home = sys.modules[name]
+            assert home.Metric is again(Metric) is Metric
+            assert home.again is again(again)
+            return home.OWNER
+
+        def in_child(method):
+            with multiprocessing.get_context(method).Pool(1) as pool:
+                return pool.apply(look)
+
+        @pytest.mark.parametrize("n", range(6))
+        def test_functions(local_cluster, n):
+            assert local_cluster.run(look) == [os.getpid()]
+            assert local_cluster.run(lambda: Metric) == [Metric]
+
+        def test_children(local_cluster):
+            assert local_cluster.run(in_child, "fork") == [os.getpid()]
+
+        def test_operations(local_cluster):
+            with local_cluster.session() as session:
+                assert session.run(function(lambda: float(look()))()) == os.getpid()
+
+        def test_nothing(local_cluster):
+            def look():
+                with pytest.raises(AttributeError, match="'NOTHING'"):
+                    sys.modules[OWN].NOTHING
+            local_cluster.run(look)
+
+        OWN = __name__
+        """
+    )
+    run(*workers).assert_outcomes(passed=9)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import pickling
-from .stand_ins import Answer, Question, StandIn, own_origin
+from .identity import own_origin
+from .stand_ins import Answer, Question, StandIn
 from .test_files import goes_by_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Send = Callable[[Answer | None], None]
+__all__ = ["Send", "answer", "reply", "route"]
 
-__all__ = ["answer", "reply", "route"]
+Send: TypeAlias = "Callable[[Answer | None], None]"
+"""Takes an answer, None if there is none."""
 
 _router: Callable[[Question, Send], None] | None = None
 

@@ -34,8 +34,9 @@ from cloudpickle.cloudpickle import (
 )
 
 from ..errors import rebuild
-from . import stand_ins
+from . import arrivals, stand_ins
 from .annotations import annotations_of, names_in
+from .identity import content_of, own_origin, received_token, token_of
 from .stand_ins import StandIn
 from .test_files import HERE, goes_by_value
 
@@ -93,15 +94,18 @@ def dump_named(obj: Any) -> stand_ins.Answer:
 
     An object that pickles by its own name, such as a sentinel, is taken apart instead.
     """
-    kind = type(obj)
+    kind: Any = type(obj)
     by_name = kind.__reduce__ is not object.__reduce__ or (
         kind.__reduce_ex__ is not object.__reduce_ex__
     )
-    if by_name and goes_by_value(getattr(obj, "__module__", None)) and kind not in _HAVE_REDUCERS:
-        if isinstance(obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL), str):
-            token = f"{stand_ins.own_origin()}:{id(obj)}"
-            state = object.__getstate__(obj)  # type: ignore[attr-defined]
-            return "named", (token, dumps((kind, state)))
+    if (
+        by_name
+        and kind not in _HAVE_REDUCERS
+        and goes_by_value(getattr(obj, "__module__", None))
+        and isinstance(obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL), str)
+    ):
+        token = f"{own_origin()}:{id(obj)}"
+        return "named", (token, dumps((kind, object.__getstate__(obj))))
     return "value", dumps(obj)
 
 
@@ -159,15 +163,15 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         if not goes_by_value(obj.__module__) and _should_pickle_by_reference(obj):
             return NotImplemented
         home, name = self._home(obj, obj.__qualname__)
-        namespace, token = self._namespace(obj.__globals__), stand_ins.token_of(obj)
+        namespace, token = self._namespace(obj.__globals__), token_of(obj)
         args = namespace, home, name, token, _marshalled(obj.__code__), self._closure(obj)
-        return stand_ins.make_function, args, _state(obj), None, None, stand_ins.set_function
+        return arrivals.make_function, args, _state(obj), None, None, arrivals.set_function
 
     def _reduce_class(self, obj: type) -> Any:
         if not goes_by_value(obj.__module__):
             return super().reducer_override(obj)
         make, args, state, _, _, _ = _dynamic_class_reduce(obj)
-        sender, (home, _) = stand_ins.own_origin(), self._home(obj, obj.__qualname__)
+        sender, (home, _) = own_origin(), self._home(obj, obj.__qualname__)
         module, named = None, None
         annotations = annotations_of(obj)
         if annotations and obj.__module__ in sys.modules:
@@ -176,12 +180,12 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             module = self._namespace(scope) if named else None
         reducer = copyreg.dispatch_table.get(obj)
         return (
-            stand_ins.make_class,
+            arrivals.make_class,
             (sender, home, obj.__qualname__, make, args),
             (sender, module, named, reducer, state),
             None,
             None,
-            stand_ins.set_class,
+            arrivals.set_class,
         )
 
     def _reduce_named(self, obj: Any) -> Any:
@@ -189,14 +193,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         name = getattr(obj, "__qualname__", None) or obj.__name__
         home, _ = self._home(obj, name)
         if isinstance(obj, functools._lru_cache_wrapper):
-            parameters = obj.cache_parameters()  # type: ignore[attr-defined]
-            token = stand_ins.token_of(obj)
+            parameters = obj.cache_parameters()
+            token = token_of(obj)
             args = home, name, obj.__module__, token, parameters, obj.__wrapped__
-            return stand_ins.make_cached, args
+            return arrivals.make_cached, args
         make, args, attributes = _parts_of(obj)
         if make is not _TypeAlias:
             attributes["__module__"] = obj.__module__
-        return stand_ins.make_once, (home, name, stand_ins.token_of(obj), make, args, attributes)
+        return arrivals.make_once, (home, name, token_of(obj), make, args, attributes)
 
     def _home(self, obj: Any, name: str) -> tuple[Any, str | None]:
         """Return the namespace that has the object under its name, and that; None if none has."""
@@ -237,7 +241,7 @@ class _Namespace:
         name = scope["__name__"]
         module = sys.modules.get(name)
         attached = getattr(module, "__dict__", None) is scope
-        origin, home = stand_ins.own_origin(), stand_ins.home_of(scope)
+        origin, home = own_origin(), stand_ins.home_of(scope)
         if home is not None:
             origin, attached = home.origin, attached or (module is None and home.attached)
         path = list(scope["__path__"]) if "__path__" in scope else None
@@ -251,7 +255,7 @@ class _Cell:
     """Stands in a pickle for a cell of a closure."""
 
     def __reduce__(self) -> Any:
-        return stand_ins.make_cell, ()
+        return arrivals.make_cell, ()
 
 
 def _marshalled(code: CodeType) -> bytes | CodeType:
@@ -262,7 +266,7 @@ def _marshalled(code: CodeType) -> bytes | CodeType:
 
 
 def _state(function: FunctionType) -> tuple[Any, ...]:
-    """Return what :func:`stand_ins.set_function` takes: None stands for what a new one has."""
+    """Return what :func:`arrivals.set_function` takes: None stands for what a new one has."""
     code, scope = function.__code__, function.__globals__
     used = {name: scope[name] for name in _extract_code_globals(code) if name in scope}
     annotations = annotations_of(function)
@@ -270,7 +274,7 @@ def _state(function: FunctionType) -> tuple[Any, ...]:
         used.update((name, scope[name]) for name in names_in(annotations) if name in scope)
     contents = None
     if function.__closure__ is not None:
-        contents = tuple(map(stand_ins.content_of, function.__closure__))
+        contents = tuple(map(content_of, function.__closure__))
     modules = _submodules(code, (*used.values(), *(contents or ())))
     named = {
         name: value
@@ -322,8 +326,12 @@ def _parts_of(obj: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         name, bound, constraints, covariant, contravariant, _ = _decompose_typevar(obj)
         flags = {"bound": bound, "covariant": covariant, "contravariant": contravariant}
         return functools.partial(typing.TypeVar, **flags), (name, *constraints), {}
-    if isinstance(obj, typing.NewType):
-        return typing.NewType, (obj.__name__, obj.__supertype__), {"__qualname__": obj.__qualname__}
+    if type(obj) is typing.NewType:
+        return (
+            typing.NewType,
+            (obj.__name__, obj.__supertype__),
+            {"__qualname__": vars(obj)["__qualname__"]},
+        )
     if isinstance(obj, _TypeAlias):
         return _TypeAlias, (obj.__name__, obj.__value__), {}  # its module cannot be set
     return type(obj), (obj.__name__,), {}
@@ -371,7 +379,7 @@ class _BackPickler(_Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, type):
             tracker = _DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)
-            if tracker is not None and stand_ins.is_received(obj):
+            if tracker is not None and arrivals.is_received(obj):
                 return _sent_class, (tracker, obj.__module__, obj.__qualname__)
         elif isinstance(obj, StandIn):
             return importlib.import_module, (obj.__name__,)
@@ -380,13 +388,13 @@ class _BackPickler(_Pickler):
         return super().reducer_override(obj)
 
     def _reduce_function(self, obj: FunctionType) -> Any:
-        token = stand_ins.received_token(obj)
+        token = received_token(obj)
         if token is None:
             return super()._reduce_function(obj)
         if self._home(obj, obj.__qualname__)[1] is not None:
-            return stand_ins.sent_function, (token, obj.__module__, obj.__qualname__)
+            return arrivals.sent_function, (token, obj.__module__, obj.__qualname__)
         _, args, state, _, _, _ = super()._reduce_function(obj)
-        return stand_ins.make_again, (token, *args), state, None, None, stand_ins.set_again
+        return arrivals.make_again, (token, *args), state, None, None, arrivals.set_again
 
 
 def _would_not_come_back(kind: type[BaseException]) -> bool:

@@ -1,9 +1,10 @@
-"""Modules that stand for test modules, in tasks and their children; all that a pickle calls there.
+"""Modules that stand for test modules, in tasks and their children.
 
-A test module is never imported in a task. Each pickle that brings functions or classes of one brings
-a :class:`StandIn` for it: its ``__dict__`` holds the globals that they use, and ``sys.modules`` has
-it under the module's name. So whatever is pickled by reference in the task is found there. A name
-that has not arrived is fetched, when it is asked for, from the process that has the module itself.
+A test module is never imported in a task. Each pickle that brings functions or classes of one
+brings a :class:`StandIn` for it: its ``__dict__`` holds the globals that they use, and
+``sys.modules`` has it under the module's name. So whatever is pickled by reference in the task is
+found there. A name that has not arrived is fetched, when it is asked for, from the process that has
+the module itself.
 
 Guarantees:
 
@@ -18,12 +19,7 @@ Guarantees:
 from __future__ import annotations
 
 import builtins
-import copyreg
-import functools
-import marshal
-import os
 import pickle
-import secrets
 import sys
 import threading
 import weakref
@@ -31,39 +27,45 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from importlib.machinery import ModuleSpec
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from cloudpickle.cloudpickle import (
-    _DYNAMIC_CLASS_TRACKER_BY_ID,
-    _PICKLE_BY_VALUE_MODULES,
-    _class_setstate,
-    _extract_code_globals,
-)
+from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
 
 from . import test_files
+from .identity import interchangeable, own_origin
 
 __all__ = [
     "Answer",
+    "Contradiction",
     "Home",
+    "Loader",
+    "Mode",
     "Question",
     "StandIn",
     "announce",
+    "arrange",
     "ask",
     "asks_back",
+    "attach_below",
     "await_announcement",
+    "cancel_announcement",
+    "everything_present",
+    "has_below",
+    "home_of",
     "host",
     "hosts",
+    "latest_origin",
     "load_call",
     "load_operation",
-    "own_origin",
     "present",
-    "token_of",
+    "stand_in",
 ]
 
 Answer = tuple[str, Any]
-"""``value``: a pickle; ``named``: a token and a pickle of type and state, for an object that pickles
-by its own name; ``module``, ``package``: what the stand-in is made of; ``missing``; ``refused``: why."""
+"""Its kind, and its content: ``value``, a pickle; ``named``, a token and a pickle of type and
+state, of an object that pickles by its own name; ``module`` and ``package``, the parts of a
+stand-in; ``missing``, None; ``refused``, the reason."""
 
 
 class Question(NamedTuple):
@@ -104,7 +106,7 @@ class Home(NamedTuple):
     attached: bool
 
 
-class _Mode(Enum):
+class Mode(Enum):
     PLAIN = auto()  # a pickle with stand-ins of its own
     CALL = auto()  # the present stand-ins, which were made for it, get what arrives
     FETCH = auto()  # they get what they lack
@@ -115,26 +117,22 @@ class _Loading(threading.local):
     """What this thread unpickles."""
 
     def __init__(self) -> None:
-        self.mode = _Mode.PLAIN
+        self.mode = Mode.PLAIN
         self.into: StandIn | None = None  # what is fetched goes there
         self.known: set[int] = set()  # ids of objects that were there, and stay as they are
         self.asking: set[tuple[str, str]] = set()
 
 
-class _Contradiction(Exception):
+class Contradiction(Exception):
     """A global that arrives differs from the one of the present stand-in."""
 
 
-_loading = _Loading()
-_ABSENT: Any = object()
+loading = _Loading()
 
 _present: dict[tuple[str, str | None], StandIn] = {}
 """The stand-ins in ``sys.modules``, by name and file."""
 _specs: dict[tuple[Any, ...], ModuleSpec] = {}
-_received: weakref.WeakSet[type] = weakref.WeakSet()
-_named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-_tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-_sent: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _ask: Callable[[Question], Answer | None] | None = None
 _latest_origin = ""
 
@@ -175,43 +173,6 @@ def _nothing() -> None:
     return None
 
 
-# This process
-
-
-_origin: tuple[int, str] = (0, "")
-
-
-def own_origin() -> str:
-    """Return the name of this process, unlike that of any other one."""
-    global _origin
-    if _origin[0] != os.getpid():
-        _origin = os.getpid(), f"{os.getpid()}-{secrets.token_hex(6)}"
-    return _origin[1]
-
-
-_numbers = iter(range(sys.maxsize))
-
-
-def token_of(obj: Any) -> str:
-    """Return the identity by which a function or other object is known again: it may come back."""
-    token = _tokens.get(obj)
-    if token is None:
-        token = _tokens[obj] = f"{own_origin()}:{next(_numbers)}"
-        _sent[token] = obj
-    return token
-
-
-def received_token(function: FunctionType) -> str | None:
-    """Return the identity of a function that this process has received, None of any other one."""
-    token = _tokens.get(function)
-    return None if token is None or token in _sent else token
-
-
-def is_received(kind: type) -> bool:
-    """Return whether a class was made here of what has arrived."""
-    return kind in _received
-
-
 def host(asker: Callable[[Question], Answer | None]) -> None:
     """Let this process have stand-ins in ``sys.modules``; ``asker`` gets answers for them."""
     global _ask
@@ -243,7 +204,7 @@ def present(name: str) -> StandIn | None:
 
 def arrange(home: Sequence[Any]) -> StandIn:
     """Return the stand-in of a module of which nothing has arrived; ``sys.modules`` has it."""
-    with _loading_as(_Mode.FETCH):
+    with _loading_as(Mode.FETCH):
         return stand_in(*home)
 
 
@@ -303,24 +264,24 @@ def announce() -> None:
 
 
 @contextmanager
-def _loading_as(mode: _Mode, into: StandIn | None = None) -> Iterator[None]:
-    before = _loading.mode, _loading.into, _loading.known
-    _loading.mode, _loading.into, _loading.known = mode, into, set()
+def _loading_as(mode: Mode, into: StandIn | None = None) -> Iterator[None]:
+    before = loading.mode, loading.into, loading.known
+    loading.mode, loading.into, loading.known = mode, into, set()
     try:
         yield
     finally:
-        _loading.mode, _loading.into, _loading.known = before
+        loading.mode, loading.into, loading.known = before
 
 
 def load_call(data: bytes) -> Any:
     """Unpickle a call, which begins with new stand-ins."""
     if _present:
         _renew()
-    _loading.mode = _Mode.CALL  # not _loading_as(), which takes longer: calls do not nest
+    loading.mode = Mode.CALL  # not _loading_as(), which takes longer: calls do not nest
     try:
         return pickle.loads(data)
     finally:
-        _loading.mode = _Mode.PLAIN
+        loading.mode = Mode.PLAIN
 
 
 def load_operation(*parts: bytes) -> list[Any]:
@@ -331,9 +292,9 @@ def load_operation(*parts: bytes) -> list[Any]:
     """
     if _ask is not None and any(map(asks_back, parts)):
         try:
-            with _loading_as(_Mode.JOIN):
+            with _loading_as(Mode.JOIN):
                 return [pickle.loads(part) for part in parts]
-        except _Contradiction:
+        except Contradiction:
             pass
     return [pickle.loads(part) for part in parts]
 
@@ -356,26 +317,26 @@ def stand_in(*args: Any) -> StandIn:
     """Return the stand-in of a module."""
     global _latest_origin
     home = Home(*args)
-    mode, key = _loading.mode, (home.name, home.file)
+    mode, key = loading.mode, (home.name, home.file)
     if home.origin == own_origin():
         return _make(
             home
         )  # the module itself is here, and a copy of its functions is what is asked
-    if mode is _Mode.CALL:
+    if mode is Mode.CALL:
         _latest_origin = home.origin
-    if mode is not _Mode.PLAIN and home.attached:
-        into = _loading.into
+    if mode is not Mode.PLAIN and home.attached:
+        into = loading.into
         if into is not None and (into.__name__, into.__file__) == key:
             return into
         found = _present.get(key)
         if found is not None and found.home.origin == home.origin:
-            if mode is _Mode.CALL and sys.modules.get(home.name) is not found:
+            if mode is Mode.CALL and sys.modules.get(home.name) is not found:
                 _attach(found)
             return found
     module = _make(home)
     if _ask is not None:
         there = sys.modules.get(home.name)
-        if not isinstance(there, StandIn) or (home.attached and mode is not _Mode.PLAIN):
+        if not isinstance(there, StandIn) or (home.attached and mode is not Mode.PLAIN):
             _present[key] = module
             _attach(module)
             _latest_origin = _latest_origin or home.origin
@@ -394,7 +355,8 @@ def _make(home: Home) -> StandIn:
     spec = _specs.get(home[:3])
     if spec is None:
         test_files.note_stand_in(home.name)
-        spec = _specs[home[:3]] = ModuleSpec(home.name, Loader(home), origin=home.file)
+        loader: Any = Loader(home)
+        spec = _specs[home[:3]] = ModuleSpec(home.name, loader, origin=home.file)
         spec.submodule_search_locations = home.path
     namespace["__loader__"] = spec.loader
     if home.name != "__main__":
@@ -442,7 +404,7 @@ def _fetch(module: StandIn, name: str) -> Any:
     """Return a global of the module that has not arrived yet."""
     absent = f"module {module.__name__!r} has no attribute {name!r}"
     key = module.__name__, name
-    if name in module._missing or key in _loading.asking or _ask is None:
+    if name in module._missing or key in loading.asking or _ask is None:
         raise AttributeError(absent)
     home = module.home
     answer = _ask(Question(home.origin, "attribute", home.name, home.file, name))
@@ -454,21 +416,21 @@ def _fetch(module: StandIn, name: str) -> Any:
     if kind == "missing":
         module._missing.add(name)
         raise AttributeError(absent)
-    _loading.asking.add(key)
+    loading.asking.add(key)
     try:
-        with _loading_as(_Mode.FETCH, module):
+        with _loading_as(Mode.FETCH, module):
             value = _load_named(*content) if kind == "named" else pickle.loads(content)
     finally:
-        _loading.asking.discard(key)
+        loading.asking.discard(key)
     former = module._former.get(name, _nothing)()
-    if isinstance(former, FunctionType) and _equal(former, value, set()):
+    if isinstance(former, FunctionType) and interchangeable(former, value, set()):
         value = former  # somebody has kept it, and may pickle it
     return module.__dict__.setdefault(name, value)
 
 
 def _load_named(token: str, data: bytes) -> Any:
     """Return the object that pickles by its own name, the same one each time."""
-    found = _named.get(token)
+    found = named.get(token)
     if found is None:
         kind, state = pickle.loads(data)
         found = kind.__new__(kind)
@@ -478,274 +440,5 @@ def _load_named(token: str, data: bytes) -> Any:
         for slot, value in (slots or {}).items():
             object.__setattr__(found, slot, value)
         with suppress(TypeError):  # what takes no weak reference is another object in each call
-            _named[token] = found
-    return found
-
-
-# What pickles call: functions
-
-
-class Empty:
-    """Stands for the content of an empty cell."""
-
-
-def make_cell() -> Any:
-    """Return an empty cell of a closure."""
-    return CellType()
-
-
-def make_function(
-    namespace: StandIn | dict[str, Any],
-    home: StandIn | None,
-    name: str | None,
-    token: str,
-    code: bytes | CodeType,
-    closure: tuple[Any, ...] | None,
-) -> FunctionType:
-    """Return a function without its state.
-
-    Args:
-        namespace: its globals.
-        home: the module that has the function; None if it is no global of its module.
-        name: under this name.
-        token: its identity.
-        code: its code, marshalled if that can be.
-        closure: its cells, still empty.
-    """
-    if type(code) is bytes:
-        code = marshal.loads(code)
-    assert isinstance(code, CodeType)
-    if isinstance(namespace, dict):
-        scope = namespace
-        scope["__builtins__"] = builtins.__dict__
-    else:
-        scope = namespace.__dict__
-    mode = _loading.mode
-    if name is not None and home is not None and (mode is _Mode.FETCH or mode is _Mode.JOIN):
-        found = home.arrived(name)
-        if (
-            isinstance(found, FunctionType)
-            and _tokens.get(found) == token
-            and found.__globals__ is scope
-            and found.__code__ == code
-        ):
-            _loading.known.add(id(found))
-            return found
-    function = FunctionType(code, scope, None, None, closure)
-    _tokens[function] = token
-    if name is not None and home is not None:
-        home._arrived[name] = weakref.ref(function)
-    return function
-
-
-def set_function(function: FunctionType, state: tuple[Any, ...]) -> None:
-    """Give a function its state, unless it has one."""
-    named, defaults, keywords, annotations, attributes, contents, used, _ = state
-    known, mode = id(function) in _loading.known, _loading.mode
-    if mode is _Mode.JOIN:
-        _check_agrees(function, defaults, keywords, contents, used, known)
-    scope = function.__globals__
-    if used:
-        if mode is _Mode.CALL:
-            scope.update(used)
-        else:
-            for name, value in used.items():
-                scope.setdefault(name, value)
-    if known:
-        return
-    if defaults is not None:
-        function.__defaults__ = defaults
-    if keywords is not None:
-        function.__kwdefaults__ = keywords
-    if annotations is not None:
-        function.__annotations__ = annotations
-    if attributes is not None:
-        function.__dict__.update(attributes)
-    if contents is not None:
-        assert function.__closure__ is not None
-        for cell, content in zip(function.__closure__, contents, strict=True):
-            if content is not Empty:
-                cell.cell_contents = content
-    if named is not None:
-        for name, value in named.items():
-            setattr(function, name, value)
-
-
-def _check_agrees(
-    function: FunctionType,
-    defaults: Any,
-    keywords: Any,
-    contents: Sequence[Any] | None,
-    used: dict[str, Any] | None,
-    known: bool,
-) -> None:
-    """Raise a _Contradiction if the state differs from what is there."""
-    scope = function.__globals__
-    pairs = [(scope.get(name, _ABSENT), value) for name, value in (used or {}).items()]
-    if known:
-        pairs.append((function.__defaults__, defaults))
-        pairs.append((function.__kwdefaults__, keywords))
-        pairs.extend(zip(map(content_of, function.__closure__ or ()), contents or (), strict=True))
-    if not all(old is _ABSENT or _equal(old, new, set()) for old, new in pairs):
-        raise _Contradiction
-
-
-def content_of(cell: Any) -> Any:
-    """Return what a cell of a closure holds; :class:`Empty` if it holds nothing."""
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return Empty
-
-
-_PLAIN = (int, float, complex, bool, str, bytes)
-
-
-def _equal(old: Any, new: Any, seen: set[tuple[int, int]]) -> bool:
-    """Return whether one immutable object can stand for the other; functions by all that they use."""
-    if old is new or (id(old), id(new)) in seen:
-        return True
-    kind = type(old)
-    if kind is not type(new):
-        return False
-    if kind in _PLAIN:
-        return bool(old == new)
-    seen.add((id(old), id(new)))
-    if kind is tuple:
-        return len(old) == len(new) and all(_equal(a, b, seen) for a, b in zip(old, new))
-    if kind is not FunctionType or _tokens.get(old) is None or _tokens[old] != _tokens.get(new):
-        return False
-    names = _extract_code_globals(old.__code__)
-    return (
-        old.__code__ == new.__code__
-        and _equal(old.__defaults__, new.__defaults__, seen)
-        and len(old.__closure__ or ()) == len(new.__closure__ or ())
-        and all(
-            _equal(content_of(a), content_of(b), seen)
-            for a, b in zip(old.__closure__ or (), new.__closure__ or ())
-        )
-        and all(
-            _equal(old.__globals__.get(name, _ABSENT), new.__globals__.get(name, _ABSENT), seen)
-            for name in names
-        )
-    )
-
-
-def sent_function(token: str, module: str, name: str) -> Any:
-    """Return the function that was sent from here, or what has its name now."""
-    found = _sent.get(token)
-    if found is None:
-        found = getattr(sys.modules.get(module), name, None)
-    if found is None:
-        raise pickle.UnpicklingError(f"function {module}.{name} is gone from this process")
-    return found
-
-
-def make_again(token: str, *args: Any) -> FunctionType:
-    """Return the function that was sent from here if it still exists, else a copy."""
-    found = _sent.get(token)
-    return make_function(*args) if found is None else found
-
-
-def set_again(function: FunctionType, state: tuple[Any, ...]) -> None:
-    """Give a copy its state."""
-    if _tokens.get(function) not in _sent:
-        set_function(function, state)
-
-
-# What pickles call: classes and other objects of a module
-
-
-def make_class(
-    sender: str,
-    home: StandIn | None,
-    qualname: str,
-    make: Callable[..., type],
-    args: tuple[Any, ...],
-) -> type:
-    """Return a class that has arrived before, or a new one without its state.
-
-    Args:
-        sender: the process that has pickled it.
-        home: the module that has the class under its name; None if none has.
-        qualname: its ``__qualname__``.
-        make: cloudpickle's function for it.
-        args: of that; the last but one tells the class from all others.
-    """
-    kind: type | None = _DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])
-    if kind is None:
-        kind = make(*args)
-        kind.__qualname__ = qualname
-        _received.add(kind)
-    elif _loading.mode is _Mode.FETCH:
-        _loading.known.add(id(kind))
-    if home is not None:
-        home._arrived[qualname] = weakref.ref(kind)
-    return kind
-
-
-def set_class(kind: type, state: tuple[Any, ...]) -> type:
-    """Give a class its state, unless it was sent from here.
-
-    Args:
-        kind: the class.
-        state: who sends it, the stand-in of its module with globals that only annotations name,
-            its function in :mod:`copyreg`, and cloudpickle's state.
-    """
-    sender, module, named, reducer, rest = state
-    if sender == own_origin():
-        return kind
-    for name, value in named.items() if named else ():
-        if _loading.mode is _Mode.CALL:
-            module.__dict__[name] = value
-        else:
-            module.__dict__.setdefault(name, value)
-    if id(kind) in _loading.known:
-        return kind
-    if reducer is not None:
-        copyreg.pickle(kind, reducer)  # type: ignore[arg-type]
-    _class_setstate(kind, rest)
-    return kind
-
-
-def make_cached(
-    home: StandIn | None,
-    qualname: str,
-    module: str,
-    token: str,
-    parameters: dict[str, Any],
-    function: Any,
-) -> Any:
-    """Return a function with a cache: see :func:`functools.lru_cache`."""
-    if token in _sent:
-        return _sent[token]
-    if home is not None and _loading.mode is not _Mode.CALL:
-        found = home.arrived(qualname)
-        if isinstance(found, functools._lru_cache_wrapper) and found.__wrapped__ is function:
-            return found
-    cached = functools.lru_cache(**parameters)(function)
-    cached.__module__, cached.__qualname__ = module, qualname
-    _tokens[cached] = token
-    if home is not None:
-        home._arrived[qualname] = weakref.ref(cached)
-    return cached
-
-
-def make_once(
-    home: StandIn | None,
-    name: str,
-    token: str,
-    make: Callable[..., Any],
-    args: tuple[Any, ...],
-    attributes: dict[str, Any],
-) -> Any:
-    """Return what ``make`` makes for this token, the same object each time."""
-    found = _sent.get(token, _named.get(token))
-    if found is None:
-        found = _named[token] = make(*args)
-        _tokens[found] = token
-        for attribute, value in attributes.items():
-            setattr(found, attribute, value)
-    if home is not None:
-        home._arrived[name] = weakref.ref(found)
+            named[token] = found
     return found

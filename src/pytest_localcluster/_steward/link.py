@@ -9,12 +9,16 @@ import threading
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from .. import _rendezvous
 from .._clock import Deadline
+from .._core import answers
 from .._core.files import unnamed_file
+from .._core.identity import own_origin
+from .._core.stand_ins import Question
 from .._launch import boot
 from .._launch.line import Line
 from ..errors import StartError, StartTimeout, UnsupportedError
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from .._core.stand_ins import Answer
     from .messages import Facts, Wish
 
 __all__ = ["Link", "Member"]
@@ -152,6 +157,9 @@ class Link:
         try:
             while True:
                 number, how, what = self._line.receive()
+                if how == "asks":
+                    answers.reply(Question(*what), partial(self._answer, number))
+                    continue
                 future = self._asked.pop(number)
                 if how == "returned":
                     future.set_result(what)
@@ -166,6 +174,10 @@ class Link:
                 with suppress(InvalidStateError):
                     future.set_exception(self._gone())
             self._asked.clear()
+
+    def _answer(self, number: int, answer: Answer | None) -> None:
+        with suppress(OSError):
+            self._line.send(number, "answer", answer)
 
     def _gone(self) -> ConnectionError:
         return ConnectionError("the steward of this run, which has its clusters, has ended")
@@ -198,7 +210,7 @@ def _join(address: bytes) -> Link:
         for fd in fds:
             failed.callback(os.close, fd)
         with suppress(ConnectionError):  # the first request tells it
-            _rendezvous.send(sock, b"", fds)
+            _rendezvous.send(sock, own_origin().encode(), fds)
         failed.pop_all()
     for fd in fds:
         os.close(fd)

@@ -13,11 +13,12 @@ import socket
 import threading
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import _rendezvous
 from .._clock import Alarm, Deadline
-from .._core import environment
+from .._core import answers, environment
 from .._launch import process as processes
 from .._launch import shelter
 from .._launch.line import Line
@@ -27,6 +28,9 @@ from .messages import dump_failure
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
+
+    from .._core.answers import Send
+    from .._core.stand_ins import Answer, Question
 
 __all__ = ["Steward"]
 
@@ -57,6 +61,10 @@ class Steward:
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._hear)
         self._expected = starter  # to connect
         self._came = False  # whoever was expected, or somebody else
+        self._called = ""  # the origin of the worker that has called a task last
+        self._questions: dict[int, tuple[_Worker, Send]] = {}  # that workers are to answer
+        self._numbers = count()
+        answers.route(self._route)
         if starter is not None:
             self._selector.register(starter, selectors.EVENT_READ, self._forget_starter)
 
@@ -94,6 +102,30 @@ class Steward:
             os.close(self._expected)
             self._expected = None
 
+    def _route(self, question: Question, send: Send) -> None:
+        """Have the worker that a test module is from answer a question about it."""
+        origin = question.origin or self._called
+        worker = next((one for one in list(self._workers) if one.origin == origin), None)
+        number = next(self._numbers)
+        if worker is not None:
+            self._questions[number] = worker, send
+            try:
+                worker.line.send(number, "asks", tuple(question))
+                return
+            except OSError:
+                self._questions.pop(number, None)
+        send(None)
+
+    def answered(self, number: int, answer: Answer | None) -> None:
+        """Pass a worker's answer on to the task that asked."""
+        waiting = self._questions.pop(number, None)
+        if waiting is not None:
+            waiting[1](answer)
+
+    def called(self, worker: _Worker) -> None:
+        """Note which worker has called a task last."""
+        self._called = worker.origin
+
     def connected(self, worker: _Worker, watch: int | None) -> None:
         """Learn which process a worker is."""
         self._forget_starter()
@@ -108,6 +140,8 @@ class Steward:
         """Learn that a worker has ended, or has closed its connection."""
         if worker in self._workers:
             self._workers.remove(worker)
+            for number in [n for n, (asked, _) in list(self._questions.items()) if asked is worker]:
+                self.answered(number, None)
             worker.line.hang_up()
             if worker.watch is not None:
                 self._selector.unregister(worker.watch)
@@ -142,12 +176,14 @@ class _Worker:
     def __init__(self, steward: Steward, sock: socket.socket) -> None:
         self.line = Line(sock, "a worker", lambda _: None)
         self.watch: int | None = None  # of its process
+        self.origin = ""
         self._steward = steward
         threading.Thread(target=self._listen, args=(sock,), daemon=True).start()
 
     def _listen(self, sock: socket.socket) -> None:
         try:
-            _, fds = _rendezvous.receive(sock, Deadline(_HELLO))
+            origin, fds = _rendezvous.receive(sock, Deadline(_HELLO))
+            self.origin = bytes(origin).decode()
             self._steward.soon(partial(self._steward.connected, self, fds[0] if fds else None))
             while True:
                 self._attend(*self.line.receive())
@@ -161,7 +197,10 @@ class _Worker:
         keeper = self._steward.keeper
         if kind == "leave":
             self._steward.soon(partial(self._steward.leaves, self, number))
+        elif kind == "answer":
+            self._steward.answered(number, *args)
         elif kind == "call":  # here, since calls are in order
+            self._steward.called(self)
             try:
                 future: Future[Any] = keeper.call(*args)
             except Exception as error:
