@@ -54,6 +54,16 @@ class Server:
         self.log = log
         self._life = Life(self, place, log)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        from ._attach.views import server_here  # for who takes a handle to a task
+
+        return server_here, (self.cluster, self.task)
+
+    @property
+    def instead_of_session(self) -> str:
+        """What clients use in place of a Session; "" if its runtime takes sessions."""
+        return self._life.place.runtime.instead_of_session
+
     @property
     def job_name(self) -> str:
         """The name of its job."""

@@ -31,12 +31,25 @@ from cloudpickle.cloudpickle import (
     _DYNAMIC_CLASS_TRACKER_BY_ID,
 )
 
-from ..errors import rebuild
+from . import reducers, unpicklable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["HERE", "dump_call", "dumps", "dumps_back", "loads"]
+    from ..errors import TransferError
+
+__all__ = [
+    "HERE",
+    "dump_call",
+    "dump_result",
+    "dumps",
+    "dumps_back",
+    "load_call",
+    "load_result",
+    "loads",
+    "refusal",
+]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 HERE = str(Path(__file__).parent.parent)
 """The folder of this package."""
@@ -69,10 +82,65 @@ def dump_call(
         return dumps((function, args, dict(kwargs)))
     except Exception as error:
         name = getattr(function, "__qualname__", function)
-        error.add_note(
-            f"{name} and its arguments go to {to} pickled; make what cannot be in the function"
+        refused = refusal(
+            f"{name} cannot be sent to {to}",
+            unpicklable.roots_of_call(function, args, kwargs),
+            error,
         )
+    refused.add_note(
+        f"{name} and its arguments go to {to} pickled; make what cannot be in the function"
+    )
+    raise refused
+
+
+def refusal(what: str, roots: Iterable[unpicklable.Part], error: Exception) -> TransferError:
+    """Return the error for what could not be pickled for a task; see unpicklable.explain."""
+    roots = list(roots)
+    with _by_value(roots[0][1]):
+        return unpicklable.explain(what, roots, error, functools.partial(_dump, _Pickler))
+
+
+def load_call(data: bytes, task: object) -> Any:
+    """Return function, arguments and keywords of :func:`dump_call`, in the task."""
+    try:
+        return loads(data)
+    except Exception as error:
+        remedy = "restart() the task, which then has the path that the test has now"
+        error.add_note(_unread(error, f"in {task}", "in the test process", remedy))
         raise
+
+
+def load_result(data: bytes, task: object) -> Any:
+    """Return what a function has returned in a task."""
+    try:
+        return loads(data)
+    except Exception as error:
+        remedy = "return plain data, or have the test import that module, too"
+        error.add_note(_unread(error, "in the test process", f"in {task}", remedy))
+        raise
+
+
+def _unread(error: Exception, here: str, there: str, remedy: str) -> str:
+    if isinstance(error, ImportError) and error.name:
+        return (
+            f"{error.name} was imported {there}, from where it is needed, and cannot be {here}\n"
+            f"  To fix this: {remedy}"
+        )
+    return f"raised {here}, in reading what was pickled {there}"
+
+
+def dump_result(function: Callable[..., object], result: object) -> bytes:
+    """Pickle what a function returned, in a task."""
+    try:
+        return dumps_back(result)
+    except Exception as error:
+        name = getattr(function, "__qualname__", function)
+        refused = unpicklable.explain(
+            f"{name} returned what cannot be sent back", [("returned", result)], error, dumps_back
+        )
+    refused.remedy = "return what it is made of: its path, address, content, or numbers"
+    refused.add_note(f"{name} returned {type(result).__name__!r}, which goes back pickled")
+    raise refused
 
 
 def _is_compiled(obj: object) -> bool:
@@ -85,9 +153,19 @@ def _is_compiled(obj: object) -> bool:
     )
 
 
-def dumps_back(obj: object) -> bytes:
-    """Pickle ``obj``, in a task, for the process that sent the task its functions."""
-    return _dump(_BackPickler, obj)
+def dumps_back(obj: object, reference: Callable[[object], object] | None = None) -> bytes:
+    """Pickle ``obj``, in a task, for the process that sent the task its functions.
+
+    Args:
+        obj: what goes back.
+        reference: returns what stands in the pickle for an object that goes by itself, None for
+            any other; reading it takes a ``persistent_load``.
+    """
+    if reference is None:
+        return _dump(_BackPickler, obj)
+    buffer = io.BytesIO()
+    _ReferringPickler(buffer, reference).dump(obj)
+    return buffer.getvalue()
 
 
 def _dump(pickler: type[_Pickler], obj: object) -> bytes:
@@ -100,6 +178,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     """Names what is there once in every process, where cloudpickle would send a copy of it."""
 
     def reducer_override(self, obj: Any) -> Any:
+        special = reducers.reduce(obj)
+        if special is not None:
+            return special
         if isinstance(obj, type) and obj.__module__ == "builtins":
             home = _home_of(obj)
             if home is not None:
@@ -151,14 +232,22 @@ class _BackPickler(_Pickler):
             tracker = _DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)
             if tracker is not None:
                 return _sent_class, (tracker, obj.__module__, obj.__qualname__)
-        elif isinstance(obj, BaseException) and _would_not_come_back(type(obj)):
-            return rebuild, (type(obj), obj.args, obj.__dict__)
+        elif isinstance(obj, BaseException):
+            from .exceptions import reduce_exception  # which pickles its parts by what is here
+
+            return reduce_exception(obj)
         return super().reducer_override(obj)
 
 
-def _would_not_come_back(kind: type[BaseException]) -> bool:
-    """Tell whether pickle would call an ``__init__`` of the exception's own, with ``args``."""
-    return kind.__reduce__ is BaseException.__reduce__ and isinstance(kind.__init__, FunctionType)
+class _ReferringPickler(_BackPickler):
+    """Leaves out what goes by itself."""
+
+    def __init__(self, buffer: io.BytesIO, reference: Callable[[object], object]) -> None:
+        super().__init__(buffer)
+        self._reference = reference
+
+    def persistent_id(self, obj: object) -> object:
+        return self._reference(obj)
 
 
 def _sent_class(tracker: str, module: str, qualname: str) -> type:

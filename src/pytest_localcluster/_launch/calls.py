@@ -129,9 +129,9 @@ class Calls:
                 continue  # whoever asked has been told otherwise
             try:
                 if kind == "returned":
-                    future.set_result(pickling.loads(rest[0]))
+                    future.set_result(pickling.load_result(rest[0], self._context.task))
                 else:
-                    future.set_exception(reports.raised(self._context, *rest))
+                    future.set_exception(reports.raised(*rest))
             except Exception as error:  # the result would not be read
                 future.set_exception(error)
         self._ended()

@@ -177,12 +177,12 @@ class Child:
         try:
             if filters is not None:
                 _warned.apply(filters)
-            function, args, kwargs = pickling.loads(call)
+            function, args, kwargs = pickling.load_call(call, _context.current_task().task)
             try:
                 result = function(*args, **kwargs)
             finally:
                 self.breakpoints.end()
-            data = self.pickle(function, result)
+            data = pickling.dump_result(function, result)
             del result  # what it warns as it goes is the function's, too
             message = "returned", number, self.recorder.take(), data
         except (SystemExit, KeyboardInterrupt) as error:
@@ -200,14 +200,6 @@ class Child:
         _flush()  # what it printed is in the log before the test goes on
         self.calling = False  # before the test hears of it, and may ask for the end at once
         self.tell(*message)
-
-    def pickle(self, function: Any, result: object) -> bytes:
-        try:
-            return pickling.dumps_back(result)
-        except Exception as error:
-            name = getattr(function, "__qualname__", function)
-            error.add_note(f"{name} returned {type(result).__name__!r}, which goes back pickled")
-            raise
 
     def leave(self, code: int = 0) -> None:
         """End now, without taking the server down politely, which only costs time."""
