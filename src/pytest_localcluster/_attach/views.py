@@ -67,7 +67,7 @@ def reduce_cluster(
         for s in cluster.servers
     )
     jobs = tuple(cluster.config.counts())
-    facts = _Facts(spec, jobs, tasks, str(token), root, cluster.log_dir)
+    facts = _Facts(spec, jobs, tasks, _context.Token(token), root, cluster.log_dir)
     return cluster_here, (handles.key_of(cluster), facts)
 
 
