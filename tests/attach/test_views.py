@@ -52,13 +52,13 @@ def test_what_is_there(cluster: LocalCluster) -> None:
 def test_sessions_and_channels(cluster: LocalCluster) -> None:
     with cluster.session() as session:
 
-        def use() -> list[object]:
+        def use(ps: Any, session: Any) -> list[object]:
             found: list[object] = []
             for open_one in (
                 lambda: cluster.session(),
                 lambda: cluster.session("/job:ps/task:1"),
                 lambda: cluster.session(cluster.ps[1]),
-                lambda: cluster.ps[1].session(),
+                lambda: ps[1].session(),
                 lambda: session.session(),
             ):
                 with open_one() as one:
@@ -67,7 +67,7 @@ def test_sessions_and_channels(cluster: LocalCluster) -> None:
                 grpc.channel_ready_future(channel).result(20)
             return found
 
-        assert cluster.run(use) == [[3] * 5]
+        assert cluster.run(use, cluster.ps, session) == [[3] * 5]
 
 
 def test_logs(cluster: LocalCluster) -> None:
@@ -161,9 +161,11 @@ def test_one_of_another_cluster(cluster: LocalCluster) -> None:
 
 def test_no_session_where_there_is_none() -> None:
     runtime = {"worker": "native", "ps": ServicerRuntime(ps=lambda server, task: None)}
-    with LocalCluster(workers=1, ps=1, runtime=runtime) as cluster:
-        with pytest.raises(UnsupportedError, match="no Session can be opened to /job:ps/task:0"):
-            cluster.run(lambda: cluster.session("/job:ps/task:0"))
+    with (
+        LocalCluster(workers=1, ps=1, runtime=runtime) as cluster,
+        pytest.raises(UnsupportedError, match="no Session can be opened to /job:ps/task:0"),
+    ):
+        cluster.run(lambda: cluster.session("/job:ps/task:0"))
 
 
 def test_the_token_is_in_no_repr(cluster: LocalCluster) -> None:
