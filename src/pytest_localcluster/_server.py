@@ -212,7 +212,9 @@ class Server:
             TimeoutError: it did not end in ``timeout`` seconds; it runs on in the task. Or, without
                 one, the task has been suspended for some time.
             ServerExited: the task died meanwhile.
-            Exception: whatever ``fn`` raised, with the remote traceback as its ``__cause__``.
+            TransferError: ``fn``, its arguments or its result hold what cannot be pickled.
+            Exception: whatever ``fn`` raised, as if raised here; the remote traceback is the
+                ``__cause__`` of the last in its chain of causes.
         """
         return gather({self: self.submit(fn, *args, **kwargs)}, timeout)[0]
 

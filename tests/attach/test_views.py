@@ -113,12 +113,14 @@ def test_whatever_else_it_can_do_is_refused(cluster: LocalCluster) -> None:
     assert not {"spec", "servers", "workers", "ps", "jobs", "session"} & {*of_cluster}
     assert not {"task", "address", "target", "log", "session", "channel"} & {*of_server}
     assert of_server["kill"] == (
-        "kill() of /job:ps/task:0 is not to be had here: this is a view in another process\n"
+        "kill() of /job:ps/task:0 is only for the test process, and this is a view in another one\n"
         f"  at {cluster.ps[0].address}\n"
-        "  To fix this: use kill() in the test process, where the handle is; here are its "
-        "addresses, spec, session() and channel()"
+        "  To fix this: use kill() in the test, on the handle itself; a view has addresses, "
+        "spec, log, session() and channel()"
     )
-    assert "open one here, with session(), and build the graph in the function" in of_session["run"]
+    assert (
+        "open another one with session(), and build the graph in the function" in of_session["run"]
+    )
 
 
 def test_a_misspelt_name_is_no_attribute(cluster: LocalCluster) -> None:
@@ -133,7 +135,9 @@ def test_a_with_block_is_refused(cluster: LocalCluster) -> None:
         with cluster:
             pass
 
-    with pytest.raises(UnsupportedError, match="`with` of the cluster is not to be had here"):
+    with pytest.raises(
+        UnsupportedError, match="`with` of the cluster is only for the test process"
+    ):
         cluster.run(enter)
 
 

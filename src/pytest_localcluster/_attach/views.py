@@ -31,7 +31,7 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 
 
 class _TaskFacts(NamedTuple):
-    """A task, where it serves, what it prints, and what goes in place of a Session, if any."""
+    """One task: its addresses, its log, and the substitute of a Session, if it needs one."""
 
     task: Task
     address: str
@@ -41,7 +41,7 @@ class _TaskFacts(NamedTuple):
 
 
 class _Facts(NamedTuple):
-    """What travels of a cluster; ``spec`` is None if it was not running."""
+    """The data of a cluster; ``spec`` is None if it was not running."""
 
     spec: ClusterSpec | None
     jobs: tuple[str, ...]
@@ -59,8 +59,8 @@ def reduce_cluster(
     Args:
         cluster: the cluster.
         spec: its tasks and their addresses; None if it does not run.
-        token: what calls to them carry.
-        root: by what they are known if they speak TLS.
+        token: the token that calls to them carry.
+        root: their root certificate if they speak TLS.
     """
     tasks = tuple(
         _TaskFacts(s.task, s.address, s.target, s.log, s.instead_of_session)
@@ -178,7 +178,7 @@ class ServerView(handles.View):
         task: which task it is.
         address: where it serves, ``localhost:port``, as the test process dials it.
         target: what a client dials, such as ``grpc://localhost:41234``.
-        log: what it prints, where its file can be read.
+        log: its output, if the file can be read here.
     """
 
     protocol = "grpc"
@@ -238,8 +238,8 @@ class ServerView(handles.View):
 def _refusal(whose: str, name: str, called: bool, **where: Any) -> UnsupportedError:
     verb = f"{name}()" if called else name
     return UnsupportedError(
-        f"{verb} of {whose} is not to be had here: this is a view in another process",
-        remedy=f"use {verb} in the test process, where the handle is; here are its addresses, "
-        "spec, session() and channel()",
+        f"{verb} of {whose} is only for the test process, and this is a view in another one",
+        remedy=f"use {verb} in the test, on the handle itself; a view has addresses, spec, log, "
+        "session() and channel()",
         **where,
     )

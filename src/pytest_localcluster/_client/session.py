@@ -326,9 +326,9 @@ class SessionView(handles.View):
     def _refusal(self, name: str, *, called: bool) -> UnsupportedError:
         verb = f"{name}()" if called else name
         return UnsupportedError(
-            f"{verb} of the session to {self.target} is not to be had here: its graph and its "
-            "connection are in another process",
-            remedy="open one here, with session(), and build the graph in the function",
+            f"{verb} of the session to {self.target} is only for the test process, which has its "
+            "graph and its connection",
+            remedy="open another one with session(), and build the graph in the function",
         )
 
     def __repr__(self) -> str:

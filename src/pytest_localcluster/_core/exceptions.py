@@ -5,9 +5,9 @@ causes, contexts, members of groups, and those among arguments and attributes. A
 part pickled by itself, so that one which cannot be pickled, or not be read, takes nothing else
 along. No code of the exception's class runs to make it again, only to compare its ``str``.
 
-What is made is an instance of the very class if nothing is missing. Otherwise it is one of a class
-derived from that, or from the nearest bases that the test process can import: with the same
-name, the same ``str``, and an AttributeError with the reason for each attribute that is missing.
+The copy is an instance of the very class if nothing is missing. Otherwise its class is derived from
+that one, or from the nearest bases that the test process can import: with the same name, the same
+``str``, and an AttributeError with the reason for each attribute that is missing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["dump_exception", "load_exception", "reduce_exception"]
 
 _MOST = 500
-"""Exceptions in one table; a loop that retries for ever may chain any number of them."""
+"""Exceptions in one table; a loop that retries without end may chain any number of them."""
 
 _LONGEST_REPR = 10_000
 
@@ -91,9 +91,9 @@ def _traceback_of(error: BaseException) -> str:
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     if last is not None and last.tb_frame.f_code.co_filename == pickling.__file__:
-        return ""  # it could not be sent or read, and says all
+        return ""  # an error in pickling: the message has it all
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(HERE):
-        frames = frames.tb_next  # how we called it is no news to the user
+        frames = frames.tb_next  # our own frames say nothing to the user
     try:
         text = traceback.format_exception(type(error), error, frames or error.__traceback__)
         return "".join(text)
@@ -131,7 +131,7 @@ class _Record(NamedTuple):
 
     Attributes:
         kinds: its class, and all that this derives from; its own first.
-        whole: pickled by its class's own means; empty if its parts do.
+        whole: pickled by its class's own means; empty if its parts suffice.
         args: each pickled, or None; and its repr if it could not be.
         members: attributes that the interpreter or ``__slots__`` keep, each pickled.
         attributes: those in its ``__dict__``, each pickled.
@@ -294,7 +294,7 @@ def _args(error: BaseException) -> tuple[Any, ...]:
 
 
 def _members(error: BaseException) -> Iterator[tuple[str, Any]]:
-    """Yield the attributes that are in no ``__dict__``, such as errno, and those of slots."""
+    """Yield attributes that are in no ``__dict__``: the interpreter's, as errno, and slots."""
     for base in type(error).__mro__:
         if base in (BaseException, BaseExceptionGroup, object):
             continue
@@ -322,7 +322,7 @@ def _kinds(kind: type) -> Iterator[_Kind]:
 
 
 def _is_foreign(kind: type) -> bool:
-    """Return whether its instances may hold what only C code sees."""
+    """Return whether its instances may have state that only C code sees."""
     return any(
         isinstance(vars(base).get("__new__"), BuiltinFunctionType) and base.__module__ != "builtins"
         for base in kind.__mro__
@@ -360,7 +360,7 @@ def _load(data: bytes, number: int) -> BaseException:
         _Record(tuple(_Kind(*kind) for kind in kinds), *rest) for kinds, *rest in pickle.loads(data)
     ]
     first = _Load(data, records, {})
-    # Only once all are made can be seen what is missing of each, and how it differs.
+    # Missing parts and other texts show once all are made.
     errors = first.errors()
     if first.wrong:
         errors = _Load(data, records, first.wrong).errors()
@@ -372,8 +372,8 @@ class _Load:
 
     Args:
         data: the table.
-        records: what is in it.
-        derived: the numbers of those that need a class of their own, and what they lack.
+        records: its records.
+        derived: the numbers of exceptions that need a derived class, each with what is missing.
     """
 
     def __init__(
@@ -468,7 +468,9 @@ class _Load:
             return _read(data, self.made.__getitem__)
         except Exception as failure:
             self.wrong.setdefault(number, {})
-            return _Missing(text or f"what cannot be read here: {_in_a_line(failure)}")
+            return _Missing(
+                text or f"<an argument that cannot be read here: {_in_a_line(failure)}>"
+            )
 
     def _lacks(self, number: int, name: str, failure: Exception) -> None:
         reason = f"{name} cannot be read in the test process: {_in_a_line(failure)}"
@@ -492,7 +494,7 @@ class _Load:
 
 
 def _class_from(kind: _Kind) -> type | None:
-    """Return the class that a record names; None if it cannot be had in this process."""
+    """Return the class that a record names; None if this process cannot import it."""
     if not kind.data:
         return None
     try:
@@ -578,7 +580,7 @@ def _in_a_line(error: BaseException) -> str:
 
 
 class _Origin(NamedTuple):
-    """Where an incomplete exception is from, and what it lacks."""
+    """The record of an incomplete exception, and the reasons for missing attributes."""
 
     data: bytes
     number: int
@@ -588,17 +590,17 @@ class _Origin(NamedTuple):
 
 
 class _Incomplete:
-    """The first base of classes for exceptions that could not be made as they were."""
+    """The first base of the classes of exceptions that are not complete."""
 
     __slots__ = ()
     _localcluster = _Origin(b"", 0, None, None, {})
     _localcluster_state: ClassVar[dict[str, object]] = {}
 
     def __init_subclass__(cls, **_: object) -> None:
-        """Keep those of the bases from running: this is no subclass of the user's."""
+        """Keep the hooks of the bases from running: this is no subclass of the user's."""
 
     def __del__(self) -> None:
-        """Keep those of the bases from running: they clean up after what is missing."""
+        """Keep those of the bases from running: they clean up parts that are missing."""
 
     def __str__(self) -> str:
         text = type(self)._localcluster.text
@@ -669,7 +671,7 @@ class _Absent:
 
 
 class _Missing:
-    """Stands in ``args`` for what could not be pickled, and looks like it."""
+    """Stands in ``args`` for an object that could not be pickled, with the same repr."""
 
     def __init__(self, text: str) -> None:
         self.text = text

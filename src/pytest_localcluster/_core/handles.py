@@ -1,4 +1,4 @@
-"""Handles of the test process under a key, by which one that comes back from a task is found."""
+"""Keys of handles, by which one that comes back from a task is found again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def handle_of(key: str) -> Any:
 
 
 class View:
-    """What a handle is in another process than its own: data, and refusals.
+    """Stands for a handle in another process: data, and refusals.
 
     Args:
         key: of the handle.

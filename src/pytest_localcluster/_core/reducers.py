@@ -41,7 +41,7 @@ _known: WeakKeyDictionary[type, Reducer | None] = WeakKeyDictionary()
 
 
 def reduce(obj: Any) -> Any:
-    """Return what ``__reduce__`` would, or None for what goes as it is.
+    """Return how an object goes, as ``__reduce__`` does; None leaves it to pickle.
 
     Raises:
         StaysHere: it is of use in this process only.
@@ -88,7 +88,7 @@ _OF_PYTEST = {
     "_pytest.cacheprovider.Cache": "read it in the test, and pass the value",
     "_pytest.tmpdir.TempPathFactory": "make the folder in the test, and pass its path",
 }
-"""Fixtures' values that are pytest's own: a copy in a task would do nothing, or harm."""
+"""Objects of pytest that fixtures give: a copy in a task would do nothing, or harm."""
 
 
 def _refuse(name: str, obj: object) -> None:
@@ -122,7 +122,7 @@ def _names_of(kind: type) -> set[str]:
 
 
 def _reduce_mark(obj: Any) -> Any:
-    """Leave out arguments of a mark that cannot go: what they are for happens in the test."""
+    """Leave out arguments of a mark that cannot go: only pytest reads them."""
     try:
         pickle.dumps((obj.args, obj.kwargs))
     except Exception:

@@ -37,7 +37,7 @@ _DEPTH = 40
 
 @dataclass
 class _Culprit:
-    """What cannot go: its path, itself, what pickle says of it, and whether that is all of it."""
+    """An object that cannot be pickled, its path, and the error."""
 
     path: str
     value: Any
@@ -62,9 +62,9 @@ def explain(what: str, roots: Iterable[Part], error: BaseException, dump: Dump) 
     """Return the error for what could not be pickled.
 
     Args:
-        what: what cannot go where, such as ``"f cannot be sent to a task"``.
-        roots: what was to go, by name; "" is the function.
-        error: what pickle raised.
+        what: the beginning of the message, such as ``"f cannot be sent to a task"``.
+        roots: the parts of the call by name; "" is the function.
+        error: the error of the dump.
         dump: pickles an object, or raises.
     """
     found = _find(roots, error, dump)
@@ -114,9 +114,9 @@ def _find(roots: Iterable[Part], error: BaseException, dump: Dump) -> _Culprit |
                 break
             found = failing
             if _stays(found) or _is_too_deep(found.error) or _known_remedy(found.value):
-                break  # what is within is no news: such as the lock of an Event
+                break  # its own parts say nothing more, such as the lock of an Event
             parts = _parts(found.path, found.value)
-    except Exception:  # as a property of the user's may raise; what was found so far is true
+    except Exception:  # code of the user's may raise; the path so far is right
         pass
     return found
 
@@ -146,7 +146,7 @@ def _is_too_deep(error: BaseException) -> bool:
 
 
 def _parts(path: str, value: Any) -> Iterator[Part]:
-    """Yield what pickling takes along with an object."""
+    """Yield the objects that pickling an object takes along."""
     base = path or "function"
     if reducers.reduce(value) is not None:
         yield from _parts_of_instance(base, value)
