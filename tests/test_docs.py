@@ -110,6 +110,15 @@ def test_what_tasks_warn(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1, warnings=0)
 
 
+def test_what_crosses_the_border_of_a_task(pytester: pytest.Pytester) -> None:
+    page = (ROOT / "docs/how-to/inside-tasks.md").read_text(encoding="utf-8")
+    _, _, section = page.partition("\n## Exceptions\n")
+    parts = re.findall(r"^```python\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+    own = [part for part in parts if "Unreachable" in part or "test_a_view_in_a_task" in part]
+    pytester.makepyfile(PREAMBLE + "import threading\n" + "\n\n".join(own))
+    pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=2)
+
+
 def test_the_timeline_that_is_shown(pytester: pytest.Pytester) -> None:
     (snippet,) = snippets("docs/how-to/timeline.md", "python")
     pytester.makepyfile(test_training=PREAMBLE + snippet)

@@ -62,6 +62,7 @@ FLOORS = {
     "_faults": 3,
     "_cluster": 3,
     "_ancestor": 3,
+    "_attach": 3,
     "_attached": 3,
     "_foreign": 3,
     "_handover": 3,

@@ -13,8 +13,8 @@ The layout, floor by floor; a file imports lower floors only::
     _setup, _life, _lives, _results, _exit,
     _observer, _server, _stacks, _net, _chaos,
     _faults, _terminal, _cluster, _ancestor,
-    _foreign, _attached, _handover, _probe, _steward,
-    _timeline                                           one task's life; all their lives
+    _foreign, _attach, _attached, _handover, _probe,
+    _steward, _timeline                                 one task's life; all their lives
     plugin, _cli                                        the pytest face; the command line
 
 Everything public is listed here, and loaded when it is first used, so that importing this

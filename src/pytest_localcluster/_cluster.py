@@ -88,6 +88,12 @@ class LocalCluster(Faults):
         self._chaos: list[Chaos] = []  # for reports
         self._lock = threading.RLock()  # one start, stop, restart or reset at a time
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        from ._attach.views import reduce_cluster  # for who takes a handle to a task
+
+        spec = self._spec if self._open is not None else None
+        return reduce_cluster(self, spec, self._token, self._root)
+
     @property
     def spec(self) -> ClusterSpec:
         """Who exists, at which address."""

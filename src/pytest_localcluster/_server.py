@@ -56,6 +56,16 @@ class Server:
         self.log = log
         self._life = Life(self, place, log)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        from ._attach.views import server_here  # for who takes a handle to a task
+
+        return server_here, (self.cluster, self.task)
+
+    @property
+    def instead_of_session(self) -> str:
+        """What clients use in place of a Session; "" if its runtime takes sessions."""
+        return self._life.place.runtime.instead_of_session
+
     @property
     def job_name(self) -> str:
         """The name of its job."""
@@ -237,7 +247,9 @@ class Server:
                 one, the task has been suspended for some time.
             ServerExited: the task died meanwhile.
             SpecError: ``fn`` is a generator function.
-            Exception: whatever ``fn`` raised, with the remote traceback as its ``__cause__``.
+            TransferError: ``fn``, its arguments or its result hold what cannot be pickled.
+            Exception: whatever ``fn`` raised, as if raised here; the remote traceback is the
+                ``__cause__`` of the last in its chain of causes.
         """
         return gather({self: self.submit(fn, *args, **kwargs)}, timeout)[0]
 

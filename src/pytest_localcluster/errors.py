@@ -19,11 +19,15 @@ What goes wrong in a **session** (its steps); names are TensorFlow's, codes gRPC
       FailedPreconditionError, AbortedError, OutOfRangeError, UnimplementedError,
       InternalError, UnavailableError, DataLossError, UnauthenticatedError
 
+What cannot go **into a task or out of it** is a :class:`TransferError`, which is both what pickle
+raises for it: PicklingError and TypeError.
+
 Every error is a small report; each of its parts is an attribute too. All of them pickle.
 """
 
 from __future__ import annotations
 
+import pickle
 from typing import ClassVar, TypeVar
 
 __all__ = [
@@ -49,6 +53,7 @@ __all__ = [
     "StartError",
     "StartTimeout",
     "StopError",
+    "TransferError",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",
@@ -143,8 +148,36 @@ class UnsupportedError(ClusterError):
     """This launcher or runtime cannot do that; the message says which can."""
 
 
+class TransferError(pickle.PicklingError, TypeError):
+    """A function, argument or result holds something that stays in the process where it is.
+
+    Args:
+        message: what was to go where, and what of it cannot, by its path from the function.
+        path: that path, such as ``global LOCK`` or ``args[1]['conn'].sock``; "" if not found.
+        reason: what pickle said.
+        remedy: the way out.
+    """
+
+    def __init__(self, message: str, *, path: str = "", reason: str = "", remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = path
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  To fix this: {self.remedy}" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return rebuild, (type(self), self.args, dict(self.__dict__))
+
+
 class RemoteTraceback(Exception):
-    """The traceback of an exception raised in a task: the ``__cause__`` of its copy here."""
+    """The traceback of an exception that was raised in a task.
+
+    It is the ``__cause__`` of the exception's copy in the test process; if that has a cause of its
+    own, of the last one in the chain of causes.
+    """
 
     def __str__(self) -> str:
         return "\n\n" + str(self.args[0]).rstrip()

@@ -1,4 +1,4 @@
-"""The border of a task: nothing is lost of what goes in, of what comes back, and of what is logged."""
+"""The border of a task: nothing is lost of what goes in, what comes back, and what is logged."""
 
 from __future__ import annotations
 

@@ -97,8 +97,10 @@ def test_exits_and_exceptions_that_cannot_be_pickled_or_printed(cluster: Cluster
         Failed, match="stubborn raised .*Stubborn: .*its text cannot be had"
     ) as caught:
         session.run("stubborn:0")
-    assert caught.value.status.exception == b""
-    assert "raise Stubborn" in caught.value.status.traceback
+    status = caught.value.status
+    error = exceptions.load_exception(status.exception, status.traceback)
+    assert isinstance(error, Stubborn)
+    assert "raise Stubborn" in str(error.__cause__)
     with pytest.raises(Failed, match="leave raised SystemExit: 3"):
         session.run("leave:0")
 

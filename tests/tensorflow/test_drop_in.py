@@ -167,6 +167,26 @@ def test_configs_reach_the_servers(tf: Any, v1: Any, make_cluster: MakeCluster) 
     assert sum("/job:ps/" in name for name in names) == 2
 
 
+def test_an_error_of_a_session_inside_a_task(tf: Any, make_cluster: MakeCluster) -> None:
+    def fail() -> None:
+        import tensorflow as tf
+
+        from pytest_localcluster import current_task
+
+        v1 = tf.compat.v1
+        with tf.Graph().as_default(), v1.Session(current_task().target) as session:
+            session.run(tf.debugging.check_numerics(tf.constant(float("nan")), "nan here"))
+
+    cluster = make_cluster(workers=1, ps=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="nan here") as caught:
+        cluster.run(fail)
+    error = caught.value
+    assert error.error_code == tf.errors.INVALID_ARGUMENT
+    assert "nan here" in error.message
+    with pytest.raises(AttributeError, match="'_?op' did not come along from the task"):
+        _ = error.op
+
+
 def test_a_session_inside_a_task(v1: Any, make_cluster: MakeCluster) -> None:
     cluster = make_cluster(workers=2, ps=1)
 

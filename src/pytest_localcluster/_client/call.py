@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from .. import _graph
-from .._core import pickling
+from .._core import pickling, unpicklable
 
 __all__ = ["Call", "name_of", "pickle_call"]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 # What pickles the same everywhere, and is what most arguments of most operations are.
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), _graph.Input, np.dtype)
@@ -41,7 +42,7 @@ def pickle_call(
     """Return the call, its arguments as :func:`_graph.pack` left them.
 
     Raises:
-        TypeError: something in it cannot be pickled; the reason is the ``__cause__``.
+        TransferError: something in it cannot be pickled.
     """
     what = f"function {name_of(function)}"
     try:
@@ -53,7 +54,9 @@ def pickle_call(
             return Call(code, pickle.dumps(arguments, pickle.HIGHEST_PROTOCOL))
         return Call(code, pickling.dumps(arguments))
     except Exception as error:
-        raise TypeError(f"{what} cannot be sent to a task: {error}") from error
+        roots = unpicklable.roots_of_call(function, args, kwargs)
+        refused = pickling.refusal(f"{what} cannot be sent to a task", roots, error)
+    raise refused
 
 
 _pickle_fixed = functools.lru_cache(maxsize=512)(pickling.dumps)

@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from .._clock import Deadline
-from .._context import token_for
+from .._context import Token, token_for
+from .._core import handles
 from .._proto.master_pb2 import ListDevicesRequest, ResetRequest
-from ..errors import OpError, UnavailableError
+from ..errors import OpError, UnavailableError, UnsupportedError
 from .checks import check_config, check_feeds, check_target, deadline_for
 from .connection import Connection
 from .failure import UnknownSession, anew
@@ -75,13 +76,17 @@ class Session:
     def __init__(self, target: str, *, config: Any = None, token: str | None = None) -> None:
         check_target(target)
         self._config = check_config(config)
-        self._connection = Connection(target, token_for(target) if token is None else token)
+        self._token = Token(found) if (found := token or token_for(target)) else token
+        self._connection = Connection(target, self._token)
         self._lock = threading.Lock()
         self._opening = threading.Lock()
         self._names = Names()
         self._plans: dict[Hashable, Plan] = {}
         self._remote: Remote | None = None
         self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return session_here, (handles.key_of(self), self.target, self._token)
 
     @property
     def target(self) -> str:
@@ -283,3 +288,48 @@ class Session:
         with self._lock:
             if self._remote is remote:
                 self._remote = None
+
+
+def session_here(key: str, target: str, token: str | None) -> Any:
+    """Return the session that has the key, or a view of it where that is elsewhere."""
+    return handles.handle_of(key) or SessionView(key, target, token)
+
+
+class SessionView(handles.View):
+    """A session, in a process that has not opened it.
+
+    Attributes:
+        target: what it dials.
+    """
+
+    def __init__(self, key: str, target: str, token: str | None) -> None:
+        super().__init__(key)
+        self.target = target
+        self._token = token
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return session_here, (self._key, self.target, self._token)
+
+    def session(self, **options: Any) -> Session:
+        """Return a new Session to the same target; close it here."""
+        return Session(self.target, **{"token": self._token, **options})
+
+    def __enter__(self) -> Self:
+        raise self._refusal("`with`", called=False)
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: it was not entered."""
+
+    def _handle_class(self) -> type:
+        return Session
+
+    def _refusal(self, name: str, *, called: bool) -> UnsupportedError:
+        verb = f"{name}()" if called else name
+        return UnsupportedError(
+            f"{verb} of the session to {self.target} is only for the test process, which has its "
+            "graph and its connection",
+            remedy="open another one with session(), and build the graph in the function",
+        )
+
+    def __repr__(self) -> str:
+        return f"<view of a Session to {self.target}>"

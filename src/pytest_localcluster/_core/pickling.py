@@ -33,8 +33,7 @@ from cloudpickle.cloudpickle import (
     _should_pickle_by_reference,
 )
 
-from ..errors import rebuild
-from . import arrivals, stand_ins
+from . import arrivals, reducers, stand_ins, unpicklable
 from .annotations import annotations_of, names_in
 from .identity import content_of, own_origin, received_token, token_of
 from .stand_ins import StandIn
@@ -43,7 +42,21 @@ from .test_files import HERE, goes_by_value
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["HERE", "dump_call", "dump_named", "dumps", "dumps_back", "loads"]
+    from ..errors import TransferError
+
+__all__ = [
+    "HERE",
+    "dump_call",
+    "dump_named",
+    "dump_result",
+    "dumps",
+    "dumps_back",
+    "load_call",
+    "load_result",
+    "loads",
+    "refusal",
+]
+__tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 loads = pickle.loads
 
@@ -68,10 +81,63 @@ def dump_call(
         return dumps((function, args, dict(kwargs)))
     except Exception as error:
         name = getattr(function, "__qualname__", function)
-        error.add_note(
-            f"{name} and its arguments go to {to} pickled; make what cannot be in the function"
+        refused = refusal(
+            f"{name} cannot be sent to {to}",
+            unpicklable.roots_of_call(function, args, kwargs),
+            error,
         )
+    refused.add_note(
+        f"{name} and its arguments go to {to} pickled; make what cannot be in the function"
+    )
+    raise refused
+
+
+def refusal(what: str, roots: Iterable[unpicklable.Part], error: Exception) -> TransferError:
+    """Return the error for what could not be pickled for a task; see unpicklable.explain."""
+    return unpicklable.explain(what, list(roots), error, functools.partial(_dump, _Pickler))
+
+
+def load_call(data: bytes, task: object) -> Any:
+    """Return function, arguments and keywords of :func:`dump_call`, in the task."""
+    try:
+        return stand_ins.load_call(data)
+    except Exception as error:
+        remedy = "restart() the task, which then has the path that the test has now"
+        error.add_note(_unread(error, f"in {task}", "in the test process", remedy))
         raise
+
+
+def load_result(data: bytes, task: object) -> Any:
+    """Return what a function has returned in a task."""
+    try:
+        return loads(data)
+    except Exception as error:
+        remedy = "return plain data, or have the test import that module, too"
+        error.add_note(_unread(error, "in the test process", f"in {task}", remedy))
+        raise
+
+
+def _unread(error: Exception, here: str, there: str, remedy: str) -> str:
+    if isinstance(error, ImportError) and error.name:
+        return (
+            f"{error.name} was imported {there}, from where it is needed, and cannot be {here}\n"
+            f"  To fix this: {remedy}"
+        )
+    return f"raised {here}, in reading what was pickled {there}"
+
+
+def dump_result(function: Callable[..., object], result: object) -> bytes:
+    """Pickle what a function returned, in a task."""
+    try:
+        return dumps_back(result)
+    except Exception as error:
+        name = getattr(function, "__qualname__", function)
+        refused = unpicklable.explain(
+            f"{name} returned what cannot be sent back", [("returned", result)], error, dumps_back
+        )
+    refused.remedy = "return what it is made of: its path, address, content, or numbers"
+    refused.add_note(f"{name} returned {type(result).__name__!r}, which goes back pickled")
+    raise refused
 
 
 def _is_compiled(obj: object) -> bool:
@@ -84,9 +150,19 @@ def _is_compiled(obj: object) -> bool:
     )
 
 
-def dumps_back(obj: object) -> bytes:
-    """Pickle ``obj``, in a task, for the process that sent the task its functions."""
-    return _dump(_BackPickler, obj)
+def dumps_back(obj: object, reference: Callable[[object], object] | None = None) -> bytes:
+    """Pickle ``obj``, in a task, for the process that sent the task its functions.
+
+    Args:
+        obj: what goes back.
+        reference: returns what stands in the pickle for an object that goes by itself, None for
+            any other; reading it takes a ``persistent_load``.
+    """
+    if reference is None:
+        return _dump(_BackPickler, obj)
+    buffer = io.BytesIO()
+    _ReferringPickler(buffer, reference).dump(obj)
+    return buffer.getvalue()
 
 
 def dump_named(obj: Any) -> stand_ins.Answer:
@@ -136,6 +212,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, FunctionType):
             return self._reduce_function(obj)
+        special = reducers.reduce(obj)
+        if special is not None:
+            return special
         if isinstance(obj, type) and obj.__module__ == "builtins":
             home = _home_of(obj)
             if home is not None:
@@ -162,6 +241,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     def _reduce_function(self, obj: FunctionType) -> Any:
         if not goes_by_value(obj.__module__) and _should_pickle_by_reference(obj):
             return NotImplemented
+        dispatcher = reducers.reduce(obj)
+        if dispatcher is not None:
+            return dispatcher
         home, name = self._home(obj, obj.__qualname__)
         namespace, token = self._namespace(obj.__globals__), token_of(obj)
         args = namespace, home, name, token, _marshalled(obj.__code__), self._closure(obj)
@@ -383,8 +465,10 @@ class _BackPickler(_Pickler):
                 return _sent_class, (tracker, obj.__module__, obj.__qualname__)
         elif isinstance(obj, StandIn):
             return importlib.import_module, (obj.__name__,)
-        elif isinstance(obj, BaseException) and _would_not_come_back(type(obj)):
-            return rebuild, (type(obj), obj.args, obj.__dict__)
+        elif isinstance(obj, BaseException):
+            from .exceptions import reduce_exception  # which pickles its parts by what is here
+
+            return reduce_exception(obj)
         return super().reducer_override(obj)
 
     def _reduce_function(self, obj: FunctionType) -> Any:
@@ -397,9 +481,15 @@ class _BackPickler(_Pickler):
         return arrivals.make_again, (token, *args), state, None, None, arrivals.set_again
 
 
-def _would_not_come_back(kind: type[BaseException]) -> bool:
-    """Tell whether pickle would call an ``__init__`` of the exception's own, with ``args``."""
-    return kind.__reduce__ is BaseException.__reduce__ and isinstance(kind.__init__, FunctionType)
+class _ReferringPickler(_BackPickler):
+    """Leaves out what goes by itself."""
+
+    def __init__(self, buffer: io.BytesIO, reference: Callable[[object], object]) -> None:
+        super().__init__(buffer)
+        self._reference = reference
+
+    def persistent_id(self, obj: object) -> object:
+        return self._reference(obj)
 
 
 def _sent_class(tracker: str, module: str, qualname: str) -> type:

@@ -133,9 +133,9 @@ class Calls:
                 continue  # whoever asked has been told otherwise
             try:
                 if kind == "returned":
-                    future.set_result(pickling.loads(rest[0]))
+                    future.set_result(pickling.load_result(rest[0], self._context.task))
                 else:
-                    error = reports.raised(self._context, *rest)
+                    error = reports.raised(*rest)
                     future.set_exception(reports.raised_in(self._context, error))
             except Exception as unread:  # the result
                 future.set_exception(unread)

@@ -28,7 +28,6 @@ from pytest_localcluster._core import (
     environment,
     exceptions,
     pickling,
-    stand_ins,
     test_files,
 )
 from pytest_localcluster._launch import family, plain_bind
@@ -198,12 +197,12 @@ class Child:
         try:
             if filters is not None:
                 _warned.apply(filters)
-            function, args, kwargs = stand_ins.load_call(call)
+            function, args, kwargs = pickling.load_call(call, _context.current_task().task)
             try:
                 result = coroutines.call(function, args, kwargs)
             finally:
                 self.breakpoints.end()
-            data = self.pickle(function, result)
+            data = pickling.dump_result(function, result)
             del result  # what it warns as it goes is the function's, too
             message = "returned", number, self.recorder.take(), data
         except (SystemExit, KeyboardInterrupt) as error:
@@ -221,14 +220,6 @@ class Child:
         _flush()  # what it printed is in the log before the test goes on
         self.calling = False  # before the test hears of it, and may ask for the end at once
         self.tell(*message)
-
-    def pickle(self, function: Any, result: object) -> bytes:
-        try:
-            return pickling.dumps_back(result)
-        except Exception as error:
-            name = getattr(function, "__qualname__", function)
-            error.add_note(f"{name} returned {type(result).__name__!r}, which goes back pickled")
-            raise
 
     def leave(self, code: int = 0) -> None:
         """End now, without taking the server down politely, which only costs time."""

@@ -210,18 +210,10 @@ def hung(pid: int | None, seconds: float, said: str) -> ClusterError:
     )
 
 
-def raised(context: TaskContext, data: bytes, text: str) -> BaseException:
-    """Return the exception of a task's, or the error for one that cannot be made here again."""
+def raised(data: bytes, text: str) -> BaseException:
+    """Return the exception that a task raised, or for want of it one that is called the same."""
     error = exceptions.load_exception(data, text)
-    if error is not None:
-        return error
-    last = text.rstrip().rpartition("\n")[2]
-    return ClusterError(
-        f"{context.task} raised what cannot be brought here: {last}",
-        task=str(context.task),
-        evidence=text,
-        remedy="raise an exception that pickle can take apart and put together again",
-    )
+    return exceptions.unknown_exception(text) if error is None else error
 
 
 def raised_in(context: TaskContext, error: BaseException) -> BaseException:

@@ -130,38 +130,21 @@ class Facts:
     restarted: tuple[Task, ...]
 
 
-Failure = list[tuple[bytes, str]]
-"""An exception and its causes, each pickled, with the traceback as text for want of that."""
+Failure = tuple[bytes, str]
+"""An exception as it travels, and its traceback as text."""
 
 
 def dump_failure(error: BaseException) -> Failure:
-    """Return an exception as it travels; what caused it goes along, as far as it can."""
-    found: Failure = []
-    cause: BaseException | None = error
-    while cause is not None and (data := exceptions.dump_exception(cause))[0]:
-        found.append(data)
-        cause = cause.__cause__
-    return found or [exceptions.dump_exception(error)]
+    """Return an exception as it travels; what caused it goes along."""
+    return exceptions.dump_exception(error)
 
 
 def load_failure(failure: Failure) -> BaseException:
     """Return the exception of :func:`dump_failure`, caused by what it was caused by there."""
-    error, *causes = (exceptions.load_exception(*one) for one in failure)
+    data, text = failure
+    error = exceptions.load_exception(data, "")
     if error is None:
-        text = failure[0][1]
-        return ClusterError(
-            f"the steward of this run raised what cannot be brought here: {_last_line(text)}",
-            evidence=text,
-            remedy="raise an exception that pickle can take apart and put together again",
-        )
-    if isinstance(error, ClusterError) or causes:
-        last: BaseException | None = error  # where in the steward it was raised is no news
-        for cause in (*causes, None):
-            if last is not None:
-                last.__cause__ = cause
-            last = cause
-    return error
-
-
-def _last_line(text: str) -> str:
-    return text.rstrip().rpartition("\n")[2]
+        return exceptions.unknown_exception(text)
+    if not isinstance(error, ClusterError) and error.__cause__ is None:
+        return exceptions.load_exception(data, text) or error
+    return error  # where in the steward it was raised is no news

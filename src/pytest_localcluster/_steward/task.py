@@ -178,9 +178,9 @@ class _RunProcess:
                 kind, kept, *rest = asked.result()
                 _warned.receive(str(self._context.task), kept)
                 if kind == "returned":
-                    future.set_result(pickling.loads(rest[0]))
+                    future.set_result(pickling.load_result(rest[0], self._context.task))
                     return
-                error = reports.raised_in(self._context, reports.raised(self._context, *rest))
+                error = reports.raised_in(self._context, reports.raised(*rest))
         except Exception as unread:
             error = unread
         future.set_exception(error)

@@ -1,0 +1,1 @@
+"""Clusters and tasks of another process, as they are used from here."""
