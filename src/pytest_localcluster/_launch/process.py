@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from .._clock import Deadline
 from .._core import pickling
+from .._core.settings import Settings
 from .._logs import settle
-from .._warned import Filters
 from ..errors import ClusterError
 from . import reports, shelter
 from .handle import ChildProcess
@@ -104,14 +104,14 @@ class ProcessLauncher:
 
     def launch(self, entry: Entry, log: TaskLog) -> ChildProcess:
         """Ask for a task; it is forked while this process goes on."""
-        environ, filters = {**os.environ, **entry.context.env}, Filters()
+        environ, settings = {**os.environ, **entry.context.env}, Settings()
         payload = pickle.dumps(
             (
                 environ,
                 working_directory(),
                 sys.path,
                 pickling.dumps((entry.serve, entry.context)),
-                filters.news(),
+                settings.news(),
                 entry.terminal.refusal,
             )
         )
@@ -130,7 +130,7 @@ class ProcessLauncher:
                 last,
                 reports.with_source(stacks),
             ) from None
-        return ChildProcess(self, number, entry, log, control, status, filters)
+        return ChildProcess(self, number, entry, log, control, status, settings)
 
     def fork(
         self, number: int, payload: bytes, output: int, deadline: Deadline

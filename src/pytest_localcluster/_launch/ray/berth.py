@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._core import pickling
-from ..._warned import Filters
+from ..._core.settings import Settings
 from ...errors import ClusterError, StartError
 from .. import reports
 from ..wire import AHEAD, DONE
@@ -109,20 +109,20 @@ class RayBerth:
             directory: str | None = str(Path.cwd())
         except FileNotFoundError:
             directory = None
-        filters = Filters()
+        settings = Settings()
         package = Package(
             *environment(entry.context.env),
             directory,
             list(sys.path),
             pickling.dumps((entry.serve, entry.context)),
-            filters.news(),
+            settings.news(),
             NoTerminal.refusal,
         )
         number, seconds = next(self._numbers), entry.deadline.remaining()
         late = self._order("launch", number, package, seconds)
         if late is not None:
             raise self._late(entry, late)
-        return RemoteProcess(self, number, entry, log, filters)
+        return RemoteProcess(self, number, entry, log, settings)
 
     def _late(self, entry: Entry, late: Late) -> Exception:
         seconds, stacks = entry.deadline.seconds or 0.0, reports.with_source(late.stacks)
