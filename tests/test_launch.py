@@ -32,6 +32,7 @@ from pytest_localcluster import (
 )
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._context import TaskContext
+from pytest_localcluster._core.settings import Settings
 from pytest_localcluster._launch import Entry
 from pytest_localcluster._launch.handle import ChildProcess
 from pytest_localcluster._launch.process import ProcessLauncher
@@ -41,7 +42,6 @@ from pytest_localcluster._lives import wait_all_ready
 from pytest_localcluster._logs import TaskLog
 from pytest_localcluster._runtimes import Assignment
 from pytest_localcluster._terminal import terminal
-from pytest_localcluster._warned import Filters
 from tests.idle import Serving
 
 LAUNCHERS = ["process", "thread"]
@@ -73,7 +73,7 @@ def test_a_task_is_not_ready_before_its_pid_is_known(tmp_path: Path) -> None:
     status, forkserver_end = os.pipe()
     launcher = ProcessLauncher((), {})
     process = ChildProcess(
-        launcher, 0, entry, TaskLog(tmp_path / "log"), control, status, Filters()
+        launcher, 0, entry, TaskLog(tmp_path / "log"), control, status, Settings()
     )
     with task_end:
         send(task_end, ("ready", 4711))

@@ -26,6 +26,7 @@ __all__ = [
     "current_task",
     "forget_root",
     "forget_token",
+    "here",
     "register_root",
     "register_token",
     "root_for",
@@ -88,13 +89,18 @@ def current_task() -> TaskContext:
     Raises:
         RuntimeError: it runs in no task.
     """
-    context = _context.get() or _process_context
+    context = here()
     if context is None:
         raise RuntimeError(
             "no task runs here: current_task() works in functions given to run() or submit(), "
             "in operations made by function(), and in services"
         )
     return context
+
+
+def here() -> TaskContext | None:
+    """Return the task that this code runs in; None if it runs in no task."""
+    return _context.get() or _process_context
 
 
 def become(context: TaskContext) -> None:
@@ -170,7 +176,7 @@ def root_for(address: str) -> str | None:
 
 def _given(variable: str, address: str) -> str | None:
     """Return what the environment has for the cluster that it tells of, if that has ``address``."""
-    context = _context.get() or _process_context
+    context = here()
     env: Mapping[str, str] = os.environ if context is None else context.env
     value, tf_config = env.get(variable), env.get("TF_CONFIG")
     if value is None or tf_config is None:

@@ -161,8 +161,8 @@ class Elsewhere:
     def reset(self) -> Future[None]:
         raise NotImplementedError  # the cluster does it
 
-    def attend_to_warnings(self) -> Future[None]:
-        """Return at once: what the task warns is told to whoever started it."""
+    def attend(self) -> Future[None]:
+        """Return at once: whoever started the task has its warnings and records."""
         heard: Future[None] = Future()
         heard.set_result(None)
         return heard

@@ -363,12 +363,13 @@ class Life:
         assert self.process is not None
         return self.process.forget(peer)
 
-    def attend_to_warnings(self) -> Future[None] | None:
-        """Begin to take what the task has warned; None if it cannot listen."""
-        if not self._listens():
+    def attend(self) -> Future[None] | None:
+        """Begin to take what the task warned and logged; None if it cannot listen."""
+        if self.process is None or self.process.program:
             return None
-        assert self.process is not None
-        return self.process.attend_to_warnings()
+        if self.state is not State.RUNNING and self.is_alive():
+            return None
+        return self.process.attend()
 
     def _listens(self) -> bool:
         running = self.state is State.RUNNING and self.is_alive()

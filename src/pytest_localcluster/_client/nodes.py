@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .. import _tensors
-from .._core import stand_ins
 from .._proto.graph_pb2 import NodeDef, Value, VariableDef
 from .call import Call
 from .variable import State
@@ -79,8 +78,6 @@ def _encode(op: Operation, names: Names) -> NodeDef:
     payload: Any = op.payload
     if isinstance(payload, Call):
         node.function, node.arguments = payload.function, payload.arguments
-        if stand_ins.asks_back(node.function) or stand_ins.asks_back(node.arguments):
-            stand_ins.announce()
     elif isinstance(payload, State):
         node.variable.CopyFrom(_variable(payload))
     elif op.type == "Const":

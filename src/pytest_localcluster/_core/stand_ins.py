@@ -43,13 +43,10 @@ __all__ = [
     "Mode",
     "Question",
     "StandIn",
-    "announce",
     "arrange",
     "ask",
     "asks_back",
     "attach_below",
-    "await_announcement",
-    "cancel_announcement",
     "everything_present",
     "has_below",
     "home_of",
@@ -227,37 +224,12 @@ def everything_present() -> list[StandIn]:
     return list(_present.values())
 
 
-# Who answers has to listen, which nobody does for tasks that are not called.
-
-_awaiting: set[Callable[[], None]] = set()
-
-
 def asks_back(data: bytes) -> bool:
     """Return whether a task that unpickles this may ask questions."""
     return _MARK in data
 
 
 _MARK = __name__.encode()
-
-
-def await_announcement(begin: Callable[[], None]) -> None:
-    """Have ``begin`` called, once, when an operation is sent that may ask questions."""
-    _awaiting.add(begin)
-
-
-def cancel_announcement(begin: Callable[[], None]) -> None:
-    """Take :func:`await_announcement` back."""
-    _awaiting.discard(begin)
-
-
-def announce() -> None:
-    """Call whoever awaits that an operation is sent that may ask questions."""
-    while _awaiting:
-        try:
-            begin = _awaiting.pop()
-        except KeyError:
-            break
-        begin()
 
 
 # Unpickling

@@ -144,8 +144,11 @@ class Process(Protocol):
     def forget(self, task: Task) -> Future[None]:
         """Have the task drop what it knows of a restarted peer."""
 
-    def attend_to_warnings(self) -> Future[None]:
-        """Have the task warn by the filters that are in force here, and tell what it has warned."""
+    def attend(self) -> Future[None]:
+        """Have the task go by the settings of this process, and send what it warned and logged.
+
+        A task that has ended sends nothing new; what it sent before is here when that is done.
+        """
 
     @property
     def program(self) -> str:

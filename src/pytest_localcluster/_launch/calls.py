@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from .. import _warned
-from .._core import pickling, stand_ins
+from .._core import logging, pickling
 from . import reports
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from .line import Line
 
 __all__ = ["Calls"]
+
+_MOST = 10_000
+"""How many records wait at most for the process that they are relayed to."""
 
 
 class Calls:
@@ -30,8 +34,11 @@ class Calls:
         exited: returns how the task ended; it may wait a little for that.
         debugs: is given what else comes; tells whether it saw to it.
         ended: called when nothing will come any more.
-        hold: is given the thread that listens; it starts with the first call, but not before
-            the task serves: until then, what comes is for who awaits that.
+        hold: is given the thread that listens; it starts when the task serves: until then, what
+            comes is for who awaits that.
+
+    Attributes:
+        over: done when nothing will come any more.
     """
 
     def __init__(
@@ -52,9 +59,11 @@ class Calls:
         self._hold = hold
         self._pending: dict[int, Future[Any]] = {}
         self._relayed: set[int] = set()  # whose answers are for another process to read
+        self._relays = False  # all that comes is for other processes
+        self._records: deque[logging.Record] = deque(maxlen=_MOST)  # for these
         self._numbers = count()
-        self._serves = False
-        self._lock = threading.Lock()
+        self._name = str(context.task)
+        self.over: Future[None] = Future()
         self._listener: threading.Thread | None = None
 
     @property
@@ -70,17 +79,17 @@ class Calls:
     def make(self, kind: str, *rest: object, relayed: bool = False) -> Future[Any]:
         """Ask the task for something; return the future of its answer.
 
-        With ``relayed`` that is the answer as it came: its kind, what was warned, and what is
-        pickled, none of it read.
+        With ``relayed`` that is the answer as it came: its kind, what was logged, what was warned,
+        and what is pickled, none of it read. The kind of a task that died is ``"ended"``, with the
+        error.
         """
         number = next(self._numbers)
         if relayed:
+            self._relays = True
             self._relayed.add(number)
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         self._pending[number] = future
-        if self._serves:
-            self._begin_to_listen()
         try:
             self._line.send(kind, number, *rest)
         except OSError:
@@ -88,28 +97,28 @@ class Calls:
                 future.set_exception(self._exited())
         return future
 
-    def serves(self, *, unasked: bool) -> None:
-        """Be told that the task serves, and whether it may say something that nobody asked for."""
-        self._serves = True
-        if unasked or self._pending:  # another thread may have called it while it started
-            self._begin_to_listen()
-        else:
-            stand_ins.await_announcement(self._begin_to_listen)
+    def serves(self) -> None:
+        """Begin to listen: the task serves."""
+        self._listener = threading.Thread(
+            target=self._listen, name=f"results of {self._context.task}", daemon=True
+        )
+        self._listener.start()
+        self._hold(self._listener)
 
-    def _begin_to_listen(self) -> None:
-        stand_ins.cancel_announcement(self._begin_to_listen)
-        with self._lock:
-            if self._listener is not None:
-                return
-            self._listener = threading.Thread(
-                target=self._listen, name=f"results of {self._context.task}", daemon=True
-            )
-            self._listener.start()
-            self._hold(self._listener)
+    def unasked(self, kind: str, *rest: Any) -> bool:
+        """Take in what a task warned or logged; return False if the message is another one."""
+        if kind == "logged" and self._relays:
+            self._records.extend(*rest)
+        elif kind == "logged":
+            logging.receive(self._name, *rest)
+        elif kind == "warned":
+            _warned.receive(self._name, *rest)
+        else:
+            return False
+        return True
 
     def end(self, seconds: float) -> None:
         """Wait for the thread that listens, once the socket was hung up; nobody is answered now."""
-        stand_ins.cancel_announcement(self._begin_to_listen)
         if self._listener is None:
             self.give_up()
         elif self._listener is not threading.current_thread():
@@ -121,14 +130,14 @@ class Calls:
                 kind, number, *rest = self._line.receive()
             except (EOFError, OSError):
                 break
-            if self._debugs(kind, rest):
+            if self.unasked(kind, *rest) or self._debugs(kind, rest):
                 continue
-            future = None if kind == "warned" else self._pending.pop(number, None)
+            future = self._pending.pop(number, None)
             if future is not None and number in self._relayed:
                 self._relayed.discard(number)
-                future.set_result((kind, *rest))
+                future.set_result((kind, self._take_records(), *rest))
                 continue
-            _warned.receive(str(self._context.task), rest.pop(0))
+            _warned.receive(self._name, rest.pop(0))
             if future is None:
                 continue  # whoever asked has been told otherwise
             try:
@@ -142,9 +151,19 @@ class Calls:
         self._ended()
         self.give_up()
 
+    def _take_records(self) -> list[logging.Record]:
+        records = list(self._records)
+        self._records.clear()
+        return records
+
     def give_up(self) -> None:
         """Tell who waits for an answer that the task has ended."""
         while self._pending:
             with suppress(KeyError):
-                _, future = self._pending.popitem()
-                future.set_exception(self._exited())
+                number, future = self._pending.popitem()
+                if number in self._relayed:
+                    future.set_result(("ended", self._take_records(), [], self._exited()))
+                else:
+                    future.set_exception(self._exited())
+        with suppress(InvalidStateError):
+            self.over.set_result(None)

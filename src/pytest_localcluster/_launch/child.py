@@ -20,22 +20,22 @@ from functools import partial
 from types import NoneType
 from typing import Any, NoReturn
 
-from pytest_localcluster import _context, _warned
-from pytest_localcluster._clock import Deadline
+from pytest_localcluster import _context
 from pytest_localcluster._core import (
     child_processes,
     coroutines,
     environment,
     exceptions,
     pickling,
+    settings,
     test_files,
 )
 from pytest_localcluster._launch import family, plain_bind
 from pytest_localcluster._launch.debugger import Breakpoints
 from pytest_localcluster._launch.questions import READER, Questions
-from pytest_localcluster._launch.recorder import Recorder
+from pytest_localcluster._launch.recorder import Outgoing, Recorder
 from pytest_localcluster._launch.surroundings import adopt
-from pytest_localcluster._launch.wire import ORDERS, pack, read_exactly, receive, send, send_all
+from pytest_localcluster._launch.wire import ORDERS, read_exactly, receive
 from pytest_localcluster._program import Program
 
 SPARE = b"idle task"
@@ -46,8 +46,8 @@ _NONE = pickle.dumps(None)
 _PARTING = 0.5
 """Seconds for the last words of a task; they take none, unless they are very many."""
 
-_Call = tuple[int, bytes, "list[_warned.Filter] | None"]
-"""A function to run: its number, itself, and the test's filters for warnings if they are news."""
+_Call = tuple[int, bytes, "settings.News | None"]
+"""A function to run: its number, itself, and the test's settings if they are news."""
 
 
 class Child:
@@ -66,8 +66,8 @@ class Child:
         self.payload = payload
         self.parent = parent
         self.failure = failure
-        self.sending = threading.Lock()
-        self.recorder = Recorder()
+        self.outgoing = Outgoing(self.control)
+        self.recorder = Recorder(self.outgoing)
         self.questions = Questions(self.tell, partial(receive, self.control))
         self.calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self.turns: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -83,12 +83,12 @@ class Child:
             self.take_output()
             if self.failure is not None:
                 raise self.failure
-            environ, directory, path, entry, filters, refusal = pickle.loads(self.payload)
+            environ, directory, path, entry, news, refusal = pickle.loads(self.payload)
             adopt(environ, directory, path)
             environment.begin(environment.outer_job())  # of the clusters that this task starts
             _reseed()
             plain_bind.allow()
-            self.recorder.begin(filters)
+            self.recorder.begin(news)
             child_processes.host(self.questions.ask)
             serve, context, test_files.patterns = pickling.loads(entry)
             _context.become(context)
@@ -141,8 +141,7 @@ class Child:
         os.close(self.log)
 
     def tell(self, *message: object) -> None:
-        with self.sending:
-            send(self.control, message)
+        self.outgoing.send(*message)
 
     def listen(self) -> None:
         """Read what the test process wants, also while the main thread is busy."""
@@ -185,18 +184,17 @@ class Child:
                 self.serving.reset()
             elif kind == "forget":
                 self.serving.forget(*rest)
-            elif rest[0] is not None:
-                _warned.apply(rest[0])
+            else:
+                settings.apply(*rest)
         except BaseException as error:
             self.tell("raised", number, self.recorder.take(), *exceptions.dump_exception(error))
         else:
             self.tell("returned", number, self.recorder.take(), _NONE)
 
-    def answer(self, number: int, call: bytes, filters: list[_warned.Filter] | None) -> None:
+    def answer(self, number: int, call: bytes, news: settings.News | None) -> None:
         message: tuple[object, ...]
         try:
-            if filters is not None:
-                _warned.apply(filters)
+            settings.apply(news)
             function, args, kwargs = pickling.load_call(call, _context.current_task().task)
             try:
                 result = coroutines.call(function, args, kwargs)
@@ -232,9 +230,9 @@ class Child:
     def part(self) -> None:
         """Send the last warnings, or print them if nobody takes them now."""
         kept = [] if os.getpid() != self.pid else self.recorder.take()
-        if kept and self.sending.acquire(timeout=_PARTING):
+        if kept:
             with contextlib.suppress(OSError):
-                send_all(self.control, pack(("warned", 0, kept)), Deadline(_PARTING))
+                self.outgoing.post("warned", 0, kept, seconds=_PARTING)
 
 
 def come_apart(parent: int) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .. import _held, _warned
+from .. import _held
 from .._clock import Deadline
 from .._core import answers, exceptions, pickling, stand_ins
 from .._logs import settle
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from .._core.settings import News, Settings
     from .._logs import TaskLog
     from .._spec import Task
     from ..errors import ServerExited, StartError, StartTimeout
@@ -51,8 +52,7 @@ class ChildProcess:
         log: TaskLog,
         control: socket.socket,
         status: int,
-        filters: _warned.Filters,
-        asks: bool = False,
+        settings: Settings,
     ) -> None:
         self._launcher = launcher
         self._number = number
@@ -60,9 +60,8 @@ class ChildProcess:
         self._context = entry.context
         self._log = log
         self._name = str(entry.context.task)
-        self._filters = filters
+        self._settings = settings
         self._terminal = entry.terminal
-        self._asks = asks  # questions about test modules, besides those of calls
         self._owner = _held.owner()
         self._handle = _held.hold(f"the control socket and the status pipe of {self._name}")
         self._held = _held.hold(
@@ -124,7 +123,7 @@ class ChildProcess:
             if kind == "program":
                 (self.program,) = rest
                 return False  # next is how it could not be executed, or the end
-            if self._debugs(kind, rest):
+            if self._debugs(kind, rest) or self._calls.unasked(kind, *rest):
                 return False
         except TimeoutError:
             return False
@@ -146,8 +145,7 @@ class ChildProcess:
         self._ready = True
         shelter.hear_of_guards()  # so that descriptors which come with them come with a start
         if not self.program:
-            # Breakpoints may be anywhere, and so are the questions of services.
-            self._calls.serves(unasked=self._asks or not self._terminal.refusal)
+            self._calls.serves()
         return True
 
     def _debugs(self, kind: str, rest: list[Any]) -> bool:
@@ -208,11 +206,11 @@ class ChildProcess:
         if self.program:
             raise reports.no_python(self._context, self.pid, self.program, str(name))
         call = pickling.dump_call(function, args, kwargs, self._context.task)
-        return self._calls.make("call", call, self._filters.news())
+        return self._calls.make("call", call, self._settings.news())
 
-    def relay(self, call: bytes, filters: list[_warned.Filter]) -> Future[tuple[Any, ...]]:
+    def relay(self, call: bytes, news: News | None) -> Future[tuple[Any, ...]]:
         """Run what another process has pickled for :meth:`call`, and read none of the answer."""
-        return self._calls.make("call", call, filters, relayed=True)
+        return self._calls.make("call", call, news, relayed=True)
 
     def reset(self) -> Future[None]:
         return self._calls.make("reset")
@@ -220,14 +218,16 @@ class ChildProcess:
     def forget(self, task: Task) -> Future[None]:
         return self._calls.make("forget", task)
 
-    def attend_to_warnings(self) -> Future[None]:
-        return self._calls.make("warnings", self._filters.news())
+    def attend(self) -> Future[None]:
+        if self.exitcode is not None:
+            return self._calls.over
+        return self._calls.make("settings", self._settings.news())
 
     def _hear_last_words(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while self._control.fileno() >= 0 and self._control.readable(Deadline(0)):
-                _, _, kept = self._control.receive(Deadline(_LAST_WAIT))
-                _warned.receive(self._name, kept)
+                kind, _, *rest = self._control.receive(Deadline(_LAST_WAIT))
+                self._calls.unasked(kind, *rest)
 
     def _exited(self, code: int | None, doing: str = "") -> ServerExited:
         oom = self._oom_kill()
@@ -283,7 +283,7 @@ class ChildProcess:
             # it goes with the forkserver, which is of no use anyway.
             self._launcher.abandon_if_hung()
             self.wait(Deadline(_LAST_WAIT))
-        if self._ready and not self._calls.listens:
+        if not self._calls.listens:
             self._hear_last_words()
         self._control.hang_up()  # wakes who listens
         self._calls.end(_LAST_WAIT)

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._clock import Deadline
-from .._core import environment, pickling, stand_ins, test_files
+from .._core import environment, pickling, test_files
 from .._core.files import unnamed_file
+from .._core.settings import Settings
 from .._logs import settle
-from .._warned import Filters
 from ..errors import ClusterError
 from . import reports, shelter
 from .handle import ChildProcess
@@ -104,15 +104,14 @@ class ProcessLauncher:
 
     def launch(self, entry: Entry, log: TaskLog) -> ChildProcess:
         """Ask for a task; it is forked while this process goes on."""
-        environ, filters = {**environment.for_tasks(), **entry.context.env}, Filters()
-        served = pickling.dumps((entry.serve, entry.context, test_files.patterns))
+        environ, settings = {**environment.for_tasks(), **entry.context.env}, Settings()
         payload = pickle.dumps(
             (
                 environ,
                 working_directory(),
                 sys.path,
-                served,
-                filters.news(),
+                pickling.dumps((entry.serve, entry.context, test_files.patterns)),
+                settings.news(),
                 entry.terminal.refusal,
             )
         )
@@ -131,9 +130,7 @@ class ProcessLauncher:
                 last,
                 reports.with_source(stacks),
             ) from None
-        return ChildProcess(
-            self, number, entry, log, control, status, filters, stand_ins.asks_back(served)
-        )
+        return ChildProcess(self, number, entry, log, control, status, settings)
 
     def fork(
         self, number: int, payload: bytes, output: int, deadline: Deadline

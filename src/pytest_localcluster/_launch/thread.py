@@ -6,6 +6,7 @@ suspended; what needs these is refused. ``current_task()`` knows the task all th
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _context, _held
 from .._core import coroutines
+from .._core.logging import mark
 from .._logs import logging_to
 from ..errors import StopError, UnsupportedError
 from . import reports
@@ -30,6 +32,38 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadLauncher", "launcher"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
+
+
+class _Marking:
+    """Marks the log records of threads that are tasks, as long as there are any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tasks = 0
+
+    def begin(self) -> None:
+        with self._lock:
+            self._tasks += 1
+            if self._tasks == 1:
+                self._before = logging.getLogRecordFactory()
+                logging.setLogRecordFactory(self.make)
+
+    def end(self) -> None:
+        with self._lock:
+            self._tasks -= 1
+            # A factory that was set meanwhile stays, and may call ours.
+            if not self._tasks and logging.getLogRecordFactory() == self.make:
+                logging.setLogRecordFactory(self._before)
+
+    def make(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = self._before(*args, **kwargs)
+        context = _context.here()
+        if context is not None:
+            mark(record, str(context.task))
+        return record
+
+
+_marking = _Marking()
 
 
 class ThreadLauncher:
@@ -83,6 +117,13 @@ class _ThreadProcess:
         _held.hold_thread(self._thread, f"the thread of {entry.context.task}")
 
     def _run(self, serve: Callable[[], Serving]) -> None:
+        _marking.begin()
+        try:
+            self._live(serve)
+        finally:
+            _marking.end()
+
+    def _live(self, serve: Callable[[], Serving]) -> None:
         with (
             _context.running_as(self._context),
             logging_to(self._log),
@@ -179,9 +220,9 @@ class _ThreadProcess:
     def forget(self, task: Task) -> Future[None]:
         return self._attend(lambda serving: serving.forget(task))
 
-    def attend_to_warnings(self) -> Future[None]:
+    def attend(self) -> Future[None]:
         future: Future[None] = Future()
-        future.set_result(None)  # its warnings are this process's own
+        future.set_result(None)  # its warnings and records are this process's own
         return future
 
     def _attend(self, action: Callable[[Serving], None]) -> Future[None]:

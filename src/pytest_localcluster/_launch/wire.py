@@ -35,6 +35,7 @@ __all__ = [
     "receive",
     "send",
     "send_all",
+    "writable",
 ]
 
 REQUEST = struct.Struct("!BQ")
@@ -118,6 +119,13 @@ def readable(fd: int, deadline: Deadline) -> bool:
     """Wait until ``fd`` has something to read, or its end; tell whether that came in time."""
     poller = select.poll()
     poller.register(fd, select.POLLIN)
+    return bool(poller.poll(_milliseconds(deadline)))
+
+
+def writable(fd: int, deadline: Deadline) -> bool:
+    """Wait until ``fd`` takes something, or its end; tell whether that came in time."""
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
     return bool(poller.poll(_milliseconds(deadline)))
 
 

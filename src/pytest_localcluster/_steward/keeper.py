@@ -22,10 +22,10 @@ from ..errors import ClusterError
 from .messages import Facts, TaskFacts
 
 if TYPE_CHECKING:
+    from .._core.settings import News
     from .._launch import Process
     from .._server import Server
     from .._spec import Task
-    from .._warned import Filter
     from ..errors import ServerExited
     from .messages import Wish
 
@@ -91,13 +91,13 @@ class Keeper:
         if process is not None:
             process.signal(DUMP_SIGNAL)
 
-    def call(self, which: Which, call: bytes, filters: list[Filter]) -> Future[Any]:
+    def call(self, which: Which, call: bytes, news: News | None) -> Future[Any]:
         """Have a task run a function of a worker's; the answer is for that worker to read."""
         process = self._process(which)
         if process is None:
             return _failed(self._exited(which))
         if isinstance(process, ChildProcess):
-            return process.relay(call, filters)
+            return process.relay(call, news)
         answer: Future[Any] = Future()
         try:
             result = process.call(*pickling.loads(call))
@@ -203,8 +203,8 @@ def _relay(answer: Future[Any], result: Future[Any]) -> None:
     error = result.exception()
     try:
         if error is None:
-            answer.set_result(("returned", [], pickling.dumps_back(result.result())))
+            answer.set_result(("returned", [], [], pickling.dumps_back(result.result())))
             return
     except Exception as unsent:
         error = unsent
-    answer.set_result(("raised", [], *exceptions.dump_exception(error)))
+    answer.set_result(("raised", [], [], *exceptions.dump_exception(error)))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from .. import _held, _warned
 from .._clock import poll
-from .._core import pickling
+from .._core import logging, pickling
+from .._core.settings import Settings
 from .._foreign import BorrowedServer, ForeignLog
 from .._launch import reports
 from .._life import Life, State
@@ -147,8 +148,8 @@ class _RunProcess:
         with suppress(ConnectionError, FutureTimeout):
             self._link.ask("dump", self._which).result(_ANSWER)
 
-    def attend_to_warnings(self) -> Future[None]:
-        """Return at once: what is warned outside of functions is told to nobody in particular."""
+    def attend(self) -> Future[None]:
+        """Return at once: what the task warns and logs comes with the answers to calls."""
         heard: Future[None] = Future()
         heard.set_result(None)
         return heard
@@ -163,8 +164,8 @@ class _RunProcess:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         self._pending.add(future)
-        # All filters, each time: a test in another worker may have given it others.
-        asked = self._link.ask("call", self._which, call, _warned.Filters().news())
+        # All settings, each time: a test in another worker may have given it others.
+        asked = self._link.ask("call", self._which, call, Settings().news())
         asked.add_done_callback(partial(self._answer, future))
         return future
 
@@ -175,11 +176,14 @@ class _RunProcess:
             if isinstance(error, ConnectionError):
                 error = reports.exited(self._context, self._log, self.pid, -SIGKILL, "", oom="")
             elif error is None:
-                kind, kept, *rest = asked.result()
+                kind, records, kept, *rest = asked.result()
+                logging.receive(str(self._context.task), records)
                 _warned.receive(str(self._context.task), kept)
                 if kind == "returned":
                     future.set_result(pickling.load_result(rest[0], self._context.task))
                     return
+                if kind == "ended":
+                    raise rest[0]
                 error = reports.raised_in(self._context, reports.raised(*rest))
         except Exception as unread:
             error = unread

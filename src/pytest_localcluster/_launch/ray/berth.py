@@ -15,9 +15,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..._core import pickling, stand_ins, test_files
+from ..._core import pickling, test_files
+from ..._core.settings import Settings
 from ..._ports import Binding
-from ..._warned import Filters
 from ...errors import ClusterError, StartError
 from .. import reports
 from ..wire import AHEAD, DONE
@@ -116,21 +116,20 @@ class RayBerth:
             directory: str | None = str(Path.cwd())
         except FileNotFoundError:
             directory = None
-        filters = Filters()
-        served = pickling.dumps((entry.serve, entry.context, test_files.patterns))
+        settings = Settings()
         package = Package(
             *environment(entry.context.env),
             directory,
             list(sys.path),
-            served,
-            filters.news(),
+            pickling.dumps((entry.serve, entry.context, test_files.patterns)),
+            settings.news(),
             NoTerminal.refusal,
         )
         number, seconds = next(self._numbers), entry.deadline.remaining()
         late = self._order("launch", number, package, seconds, self._binding)
         if late is not None:
             raise self._late(entry, late)
-        return RemoteProcess(self, number, entry, log, filters, stand_ins.asks_back(served))
+        return RemoteProcess(self, number, entry, log, settings)
 
     def _late(self, entry: Entry, late: Late) -> Exception:
         seconds, stacks = entry.deadline.seconds or 0.0, reports.with_source(late.stacks)

@@ -46,7 +46,7 @@ class Package(NamedTuple):
         directory: the working directory, if the node has it too.
         path: where to import from; if the node has Python elsewhere, its own comes after that.
         entry: what to call, and who the task is; pickled.
-        filters: for warnings.
+        news: the test's settings.
         refusal: why it gets no terminal.
     """
 
@@ -55,7 +55,7 @@ class Package(NamedTuple):
     directory: str | None
     path: list[str]
     entry: bytes
-    filters: Any
+    news: Any
     refusal: str
 
 
@@ -203,4 +203,4 @@ def _payload(package: Package) -> bytes:
         path = [*path, *(entry for entry in sys.path if entry not in path)]
     own = {n: v for n, v in os.environ.items() if is_of_a_machine(n) and n not in package.without}
     environ = {**own, **package.environ}
-    return pickle.dumps((environ, directory, path, package.entry, package.filters, package.refusal))
+    return pickle.dumps((environ, directory, path, package.entry, package.news, package.refusal))

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from ..._core.settings import Settings
     from ..._logs import TaskLog
-    from ..._warned import Filters
     from .. import Entry
     from ..process import ProcessLauncher
     from .berth import RayBerth
@@ -67,19 +67,13 @@ class RemoteProcess(ChildProcess):
     elsewhere = True
 
     def __init__(
-        self,
-        berth: RayBerth,
-        number: int,
-        entry: Entry,
-        log: TaskLog,
-        filters: Filters,
-        asks: bool,
+        self, berth: RayBerth, number: int, entry: Entry, log: TaskLog, settings: Settings
     ) -> None:
         ours, self._theirs = socket.socketpair()
         status, self._status = os.pipe()
         entry = replace(entry, terminal=NoTerminal())
         forks = cast("ProcessLauncher", berth)  # as much of it as a handle needs
-        super().__init__(forks, number, entry, log, ours, status, filters, asks)
+        super().__init__(forks, number, entry, log, ours, status, settings)
         self._berth = berth
         self._file = log.open()
         self._fate = _RemoteFate(status, self._held.give_back)
