@@ -96,7 +96,7 @@ class TestEnvironment:
     @pytest.mark.parametrize("launcher", ["process", "thread"])
     def test_of_python_tasks(self, launcher: str) -> None:
         env = {"PORTS": "{ports[admin]} {port[ps][0][admin]}", "DIR": "{dir}"}
-        fields: ClassVar[dict[str, Any]] = {"launcher": launcher, "ports": ("admin",), "env": env}
+        fields: dict[str, Any] = {"launcher": launcher, "ports": ("admin",), "env": env}
         with LocalCluster(workers=1, ps=1, **fields) as cluster:
             (worker,), (ps,) = cluster
 
@@ -272,7 +272,7 @@ class TestFiles:
         runtime = CommandRuntime(
             ps=show(), chief=show(), ready=said(r"\]\n"), files=files, cwd="{dir}"
         )
-        fields: ClassVar[dict[str, Any]] = {
+        fields: dict[str, Any] = {
             "jobs": {"chief": 1},
             "ports": ("admin",),
             "runtime": runtime,
@@ -407,7 +407,7 @@ def test_nginx() -> None:
         web=["nginx", "-p", "{dir}", "-c", "{dir}/nginx.conf"],
         files={"{dir}/nginx.conf": NGINX},
     )
-    fields: ClassVar[dict[str, Any]] = {"jobs": {"web": 2}, "ports": ("admin",), "runtime": runtime}
+    fields: dict[str, Any] = {"jobs": {"web": 2}, "ports": ("admin",), "runtime": runtime}
     with LocalCluster(workers=0, ps=0, **fields) as cluster:
         (_, web) = cluster.jobs["web"]
         get: Callable[[str], bytes] = lambda address: urlopen(f"http://{address}/").read()  # noqa: E731
