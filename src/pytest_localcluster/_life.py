@@ -5,13 +5,14 @@ from __future__ import annotations
 import enum
 import signal as signals
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from . import _moments
 from ._clock import Deadline, now
 from ._core.listeners import holder_of, in_use, ports_in_use
 from ._launch import Entry, Process
 from ._launch.reports import describe_exit, exited, never_ready, start_failed
+from ._logs import empty_folder
 from ._ports import Binding, system_holds_ports
 from ._terminal import terminal
 from .errors import PortError, ServerExited, StopError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from ._context import TaskContext
     from ._launch import Lease
+    from ._launch.ray.berth import RayBerth
     from ._logs import TaskLog
     from ._server import Server
     from ._setup import Place
@@ -95,6 +97,16 @@ class Life:
     def is_alive(self) -> bool:
         """Tell whether there is a process that has not ended."""
         return self.process is not None and self.process.exitcode is None
+
+    def empty_folder(self) -> None:
+        """Remove what the task, or a test, has left in its own folder."""
+        folder = self._context.dir
+        if folder is None:
+            return
+        if self.process is not None and self.process.elsewhere:
+            cast("RayBerth", self.place.launcher).empty_folder()
+        else:
+            empty_folder(folder)
 
     def launch(self, deadline: Deadline) -> None:
         """Start the task without waiting for it; it is to serve by the deadline."""

@@ -211,6 +211,24 @@ class TestFolder:
         with cluster:
             assert cluster.ps[0].log.text().split() == ["1", "done"], "a new one has a new folder"
 
+    def test_a_reset_empties_it(self) -> None:
+        runtime = CommandRuntime(
+            ps=shell("cat {dir}/a/state; echo x >> {dir}/a/state; echo done"),
+            ready=said("done\n"),
+            files={"{dir}/a/state": "at first\n"},
+        )
+        env = {"DIR": "{dir}"}
+        mixed: dict[str, Any] = {"worker": "native", "ps": runtime}
+        with LocalCluster(workers=1, runtime=mixed, env=env) as cluster:
+            (worker,), (ps,) = cluster
+            assert worker.dir is not None
+            (worker.dir / "left").touch()
+            ps.restart()
+            cluster.reset()
+            told = ps.log.text().split("done\n")
+            assert told[:3] == ["at first\n", "at first\nx\n", "at first\n"]
+            assert list(worker.dir.iterdir()) == []
+
     def test_none_is_made_for_nobody(self) -> None:
         with LocalCluster(workers=1, ps=0) as cluster:
             assert cluster.workers[0].dir is None
