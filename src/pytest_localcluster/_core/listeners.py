@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["holder_of", "in_use", "ports_in_use"]
+__all__ = ["holder_of", "in_use", "others_at", "ports_in_use"]
 
 _IN_USE = re.compile(
     r"addr(?:ess)?[ _]?(?:is )?already[ _]in[ _]?use|EADDRINUSE|AddrInUse|\[Errno 98\]|os error 98"
@@ -41,12 +41,14 @@ def ports_in_use(lines: Iterable[str]) -> list[int]:
     return [port for port in dict.fromkeys(found) if port < 1 << 16]
 
 
-def holder_of(port: int, but: Collection[int] = ()) -> str:
+def holder_of(port: int, but: Collection[int] = (), *, lingering: bool = True) -> str:
     """Return what has a port of this machine: ``pid 812 (nginx) listens there``.
 
     Args:
         port: the port.
         but: pids that do not count.
+        lingering: whether connections that are over count, which keep away who does not set
+            SO_REUSEADDR, and nobody else.
 
     Returns:
         The holder; "" if none is found, as for a socket that is bound and does not listen.
@@ -59,12 +61,18 @@ def holder_of(port: int, but: Collection[int] = ()) -> str:
         if pids and not names:
             return ""
         return f"{' and '.join(names) or 'a process of another user'} listens there"
-    if any(state in _LINGERING for _, state, _ in entries):
+    if lingering and any(state in _LINGERING for _, state, _ in entries):
         return (
             "connections of a program that has ended linger there, for a minute at most, and keep "
             "it from programs that do not set SO_REUSEADDR"
         )
     return ""
+
+
+def others_at(address: str) -> str:
+    """Return what another process has of ``host:port``, to go behind a message: ``": pid ..."``."""
+    who = holder_of(int(address.rpartition(":")[2]), [os.getpid()], lingering=False)
+    return f": {who}" if who else ""
 
 
 def _entries() -> Iterator[tuple[int, str, str]]:
