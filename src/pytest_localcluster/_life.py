@@ -84,6 +84,7 @@ class Life:
         self._binding = place.runtime.binding(self.task.job)
         self._deadline = Deadline(None)  # of the last start
         self._launched = 0.0  # when its process was
+        self._heard: tuple[object, ...] = ()  # how far its words were searched for a refusal
 
     @property
     def task(self) -> Task:
@@ -189,6 +190,9 @@ class Life:
         process = self.process
         assert process is not None
         if self._binding is Binding.WILDCARD or not system_holds_ports():
+            return False
+        heard, self._heard = self._heard, (process, self.log.mark(), process.exitcode)
+        if heard == self._heard:
             return False
         lines = in_use(text := self._said())
         named = ports_in_use(lines)

@@ -15,9 +15,17 @@ from pathlib import Path
 __all__ = ["holder_of", "in_use", "others_at", "ports_in_use"]
 
 _IN_USE = re.compile(
-    r"addr(?:ess)?[ _]?(?:is )?already[ _]in[ _]?use|EADDRINUSE|AddrInUse|\[Errno 98\]|os error 98"
+    r"addr(?:ess)?[ _]?(?:is )?already[ _]in[ _]?use|EADDRINUSE|AddrInUse"
     r"|port\b.{0,40}\b(?:is )?(?:already )?in use|" + re.escape(os.strerror(errno.EADDRINUSE)),
     re.IGNORECASE,
+)
+_WORDS = (
+    "in use",
+    "inuse",
+    "in_use",
+    "errno 98",
+    "error 98",
+    os.strerror(errno.EADDRINUSE).lower(),
 )
 _PORT = re.compile(r"(?:\bport[ =:'\"]{1,3}|(?:^|[\s\w\]*:.(/]):)(\d{2,5})(?!\d)", re.IGNORECASE)
 # A time of day and a line of source end in digits behind a colon, too.
@@ -32,7 +40,15 @@ _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
 def in_use(text: str) -> list[str]:
     """Return the lines of a program's output that say that an address is in use."""
-    return [line for line in text.splitlines() if _IN_USE.search(line)]
+    if not _may_say(text):
+        return []
+    return [line for line in text.splitlines() if _may_say(line) and _IN_USE.search(line)]
+
+
+def _may_say(text: str) -> bool:
+    # Much faster than the expression, and a program may print a lot before it serves.
+    text = text.lower()
+    return any(word in text for word in _WORDS)
 
 
 def ports_in_use(lines: Iterable[str]) -> list[int]:
