@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import signal as signals
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
@@ -34,6 +35,8 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 
 
 _RECENT = 1 << 16  # how much output is searched for the reason of a failed start
+
+_PORT_NUMBER = re.compile(r"(?<![\w.-])([1-9]\d{3,4})(?![\w.-])")
 
 _END = 1.0
 """Seconds for the end of a program that is killed, which takes none."""
@@ -236,8 +239,12 @@ class Life:
         host = self.place.lease.address.rpartition(":")[0]
         but = [] if process.pid is None else [process.pid]
         found = {}
-        for port in named or ours:
-            found[port] = "" if process.elsewhere else holder_of(port, but)
+        for port in [] if process.elsewhere else named or ours:
+            found[port] = holder_of(port, but)
+        if not any(found.values()) and not named and not process.elsewhere:
+            # It may be a port that its own command line names.
+            numbers = {int(number) for number in _PORT_NUMBER.findall(process.program)}
+            found |= {port: holder_of(port, but, lingering=False) for port in sorted(numbers)}
         known = [f"{host}:{port} is in use: {who}" for port, who in found.items() if who]
         known = known or [f"{host}:{port} is in use" for port in named]
         text = "; ".join(known) or f"an address is in use ({lines[-1].strip()})"

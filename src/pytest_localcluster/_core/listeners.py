@@ -19,14 +19,7 @@ _IN_USE = re.compile(
     r"|port\b.{0,40}\b(?:is )?(?:already )?in use|" + re.escape(os.strerror(errno.EADDRINUSE)),
     re.IGNORECASE,
 )
-_WORDS = (
-    "in use",
-    "inuse",
-    "in_use",
-    "errno 98",
-    "error 98",
-    os.strerror(errno.EADDRINUSE).lower(),
-)
+_WORDS = ("in use", "inuse", "in_use", os.strerror(errno.EADDRINUSE).lower())
 _PORT = re.compile(r"(?:\bport[ =:'\"]{1,3}|(?:^|[\s\w\]*:.(/]):)(\d{2,5})(?!\d)", re.IGNORECASE)
 # A time of day and a line of source end in digits behind a colon, too.
 _NO_PORT = re.compile(
@@ -63,8 +56,8 @@ def holder_of(port: int, but: Collection[int] = (), *, lingering: bool = True) -
     Args:
         port: the port.
         but: pids that do not count.
-        lingering: whether connections that are over count, which keep away who does not set
-            SO_REUSEADDR, and nobody else.
+        lingering: whether closed connections count, which refuse the port to programs that do
+            not set SO_REUSEADDR.
 
     Returns:
         The holder; "" if none is found, as for a socket that is bound and does not listen.
