@@ -16,9 +16,7 @@ from pytest_localcluster import ClusterConfig, CommandRuntime, LocalCluster, Ser
 # Nothing goes to the disk, and no replica waits five seconds for others to join.
 OPTIONS = "--save '' --repl-diskless-load swapdb --repl-diskless-sync-delay 0 --bind 127.0.0.1"
 PRIMARY = ["redis-server", "--port", "{port}", *shlex.split(OPTIONS)]
-# redis-server wants the primary's host and port apart, for which a shell is good.
-FOLLOW = 'exec "$@" --replicaof $(echo {hosts[primary]} | tr : " ")'
-REPLICA = ["sh", "-c", FOLLOW, "sh", *PRIMARY]
+REPLICA = [*PRIMARY, "--replicaof", "{host[primary]}", "{port[primary]}"]
 
 
 def connect(server: Server) -> redis.Redis:

@@ -292,7 +292,8 @@ class LocalCluster(Faults):
         """Bring every task's server back to the state just after start.
 
         Faults between them are healed. Sessions open themselves again; what they left is gone. A
-        task that is dead, suspended or busy is restarted. What functions changed in a task's
+        task that is dead, suspended or busy is restarted. The tasks' own folders (``{dir}``) are as
+        they were at the start. What functions changed in a task's
         interpreter (its environment, directory, modules) stays: restart() begins anew.
         """
         with self._lock:
@@ -300,7 +301,10 @@ class LocalCluster(Faults):
             self._net.heal()
             # First what is dead or suspended: the others may have to reach it for their reset.
             for server in (stale := [s for s in self.servers if not s._life.can_reset()]):
-                server.restart()
+                server._restart(anew=True)
+            for server in self.servers:
+                if server not in stale:
+                    server._life.empty_folder()
             futures = {s: s._life.reset() for s in self.servers if s not in stale}
             error = failure(futures, self._start_deadline())
             if error is not None:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import enum
+import re
 import signal as signals
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TYPE_CHECKING, cast
 
 from . import _moments
 from ._clock import Deadline, now
 from ._core.listeners import holder_of, in_use, ports_in_use
 from ._launch import Entry, Process
-from ._launch.reports import (
-    describe_exit,
-    died_starting,
-    exited,
-    never_ready,
-    not_killed,
-)
+from ._launch.reports import describe_exit, died_starting, exited, never_ready, not_killed, start_failed
+from ._logs import empty_folder
 from ._ports import Binding, system_holds_ports
 from ._terminal import terminal
 from .errors import PortError, ServerExited, StopError
@@ -27,6 +23,7 @@ if TYPE_CHECKING:
 
     from ._context import TaskContext
     from ._launch import Lease
+    from ._launch.ray.berth import RayBerth
     from ._logs import TaskLog
     from ._server import Server
     from ._setup import Place
@@ -38,6 +35,8 @@ __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trac
 
 
 _RECENT = 1 << 16  # how much output is searched for the reason of a failed start
+
+_PORT_NUMBER = re.compile(r"(?<![\w.-])([1-9]\d{3,4})(?![\w.-])")
 
 _END = 1.0
 """Seconds for the end of a program that is killed, which takes none."""
@@ -88,6 +87,7 @@ class Life:
         self._binding = place.runtime.binding(self.task.job)
         self._deadline = Deadline(None)  # of the last start
         self._launched = 0.0  # when its process was
+        self._heard: tuple[object, ...] = ()  # how far its words were searched for a refusal
 
     @property
     def task(self) -> Task:
@@ -101,6 +101,16 @@ class Life:
     def is_alive(self) -> bool:
         """Tell whether there is a process that has not ended."""
         return self.process is not None and self.process.exitcode is None
+
+    def empty_folder(self) -> None:
+        """Remove what the task, or a test, has left in its own folder."""
+        folder = self._context.dir
+        if folder is None:
+            return
+        if self.process is not None and self.process.elsewhere:
+            cast("RayBerth", self.place.launcher).empty_folder()
+        else:
+            empty_folder(folder)
 
     def launch(self, deadline: Deadline) -> None:
         """Start the task without waiting for it; it is to serve by the deadline."""
@@ -184,6 +194,9 @@ class Life:
         assert process is not None
         if self._binding is Binding.WILDCARD or not system_holds_ports():
             return False
+        heard, self._heard = self._heard, (process, self.log.mark(), process.exitcode)
+        if heard == self._heard:
+            return False
         lines = in_use(text := self._said())
         named = ports_in_use(lines)
         if named and not set(named) & set(self._ports()):
@@ -226,8 +239,12 @@ class Life:
         host = self.place.lease.address.rpartition(":")[0]
         but = [] if process.pid is None else [process.pid]
         found = {}
-        for port in named or ours:
-            found[port] = "" if process.elsewhere else holder_of(port, but)
+        for port in [] if process.elsewhere else named or ours:
+            found[port] = holder_of(port, but)
+        if not any(found.values()) and not named and not process.elsewhere:
+            # It may be a port that its own command line names.
+            numbers = {int(number) for number in _PORT_NUMBER.findall(process.program)}
+            found |= {port: holder_of(port, but, lingering=False) for port in sorted(numbers)}
         known = [f"{host}:{port} is in use: {who}" for port, who in found.items() if who]
         known = known or [f"{host}:{port} is in use" for port in named]
         text = "; ".join(known) or f"an address is in use ({lines[-1].strip()})"

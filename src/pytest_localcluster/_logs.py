@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import itertools
 import os
+import shutil
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Follower", "TaskLog", "current_log", "follow", "logging_to", "new_folder", "settle"]
+__all__ = [
+    "Follower",
+    "TaskLog",
+    "current_log",
+    "empty_folder",
+    "follow",
+    "logging_to",
+    "new_folder",
+    "settle",
+]
 
 _KEPT = 1 << 20
 """How many bytes of a removed log stay readable."""
@@ -131,6 +141,17 @@ def new_folder(base: Path, name: str) -> Path:
             folder.mkdir(parents=True)
             break
     return folder
+
+
+def empty_folder(folder: Path) -> None:
+    """Remove what is in a folder, as far as that can be removed."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 _current: ContextVar[TaskLog | None] = ContextVar("pytest_localcluster_log", default=None)

@@ -171,9 +171,15 @@ class Server:
         Its state is lost, its log goes on, and it starts with the environment, directory and path
         that the test process has now. Tasks and sessions that knew it find it again by themselves.
         """
+        self._restart()
+
+    def _restart(self, *, anew: bool = False) -> None:
+        """Restart the task; ``anew`` also without what is in its own folder."""
         with self.cluster._lock:
             self.cluster._check_running(f"restart {self.task}")
             self.stop()
+            if anew:
+                self._life.empty_folder()
             self._life.take_ports_back()
             deadline = self.cluster._start_deadline()
             with _held.owned_by(self.cluster._held):

@@ -177,6 +177,15 @@ class TestRefusedForGood:
         assert "by ports= of the cluster and {ports[NAME]}" in text
         assert "started once more" not in cluster.servers[0].log.text(), "it is not our lease's"
 
+    def test_an_address_that_the_command_names(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as stranger:
+            taken = stranger.getsockname()[1]
+            command = [sys.executable, "-m", "http.server", str(taken), "--bind", "127.0.0.1"]
+            runtime = CommandRuntime(ps=command)
+            message = f"localhost:{taken} is in use: this process"
+            with pytest.raises(StartError, match=message):
+                LocalCluster(workers=0, runtime=runtime, start_timeout=30).start()
+
     def test_an_address_that_nobody_names(self) -> None:
         code = "print('Address already in use'); exit(1)"
         with pytest.raises(StartError, match=r": an address is in use \(Address already in use\)"):

@@ -96,7 +96,7 @@ class TestEnvironment:
     @pytest.mark.parametrize("launcher", ["process", "thread"])
     def test_of_python_tasks(self, launcher: str) -> None:
         env = {"PORTS": "{ports[admin]} {port[ps][0][admin]}", "DIR": "{dir}"}
-        fields: ClassVar[dict[str, Any]] = {"launcher": launcher, "ports": ("admin",), "env": env}
+        fields: dict[str, Any] = {"launcher": launcher, "ports": ("admin",), "env": env}
         with LocalCluster(workers=1, ps=1, **fields) as cluster:
             (worker,), (ps,) = cluster
 
@@ -211,6 +211,24 @@ class TestFolder:
         with cluster:
             assert cluster.ps[0].log.text().split() == ["1", "done"], "a new one has a new folder"
 
+    def test_a_reset_empties_it(self) -> None:
+        runtime = CommandRuntime(
+            ps=shell("cat {dir}/a/state; echo x >> {dir}/a/state; echo done"),
+            ready=said("done\n"),
+            files={"{dir}/a/state": "at first\n"},
+        )
+        env = {"DIR": "{dir}"}
+        mixed: dict[str, Any] = {"worker": "native", "ps": runtime}
+        with LocalCluster(workers=1, runtime=mixed, env=env) as cluster:
+            (worker,), (ps,) = cluster
+            assert worker.dir is not None
+            (worker.dir / "left").touch()
+            ps.restart()
+            cluster.reset()
+            told = ps.log.text().split("done\n")
+            assert told[:3] == ["at first\n", "at first\nx\n", "at first\n"]
+            assert list(worker.dir.iterdir()) == []
+
     def test_none_is_made_for_nobody(self) -> None:
         with LocalCluster(workers=1, ps=0) as cluster:
             assert cluster.workers[0].dir is None
@@ -272,7 +290,7 @@ class TestFiles:
         runtime = CommandRuntime(
             ps=show(), chief=show(), ready=said(r"\]\n"), files=files, cwd="{dir}"
         )
-        fields: ClassVar[dict[str, Any]] = {
+        fields: dict[str, Any] = {
             "jobs": {"chief": 1},
             "ports": ("admin",),
             "runtime": runtime,
@@ -407,7 +425,7 @@ def test_nginx() -> None:
         web=["nginx", "-p", "{dir}", "-c", "{dir}/nginx.conf"],
         files={"{dir}/nginx.conf": NGINX},
     )
-    fields: ClassVar[dict[str, Any]] = {"jobs": {"web": 2}, "ports": ("admin",), "runtime": runtime}
+    fields: dict[str, Any] = {"jobs": {"web": 2}, "ports": ("admin",), "runtime": runtime}
     with LocalCluster(workers=0, ps=0, **fields) as cluster:
         (_, web) = cluster.jobs["web"]
         get: Callable[[str], bytes] = lambda address: urlopen(f"http://{address}/").read()  # noqa: E731

@@ -18,6 +18,7 @@ from tests.test_house import FLOORS
 
 # How many tests pass on each page, and what they need beside pytest-localcluster[test].
 PAGES: dict[str, tuple[int, tuple[str, ...]]] = {
+    "docs/how-to/any-program.md": (3, ()),
     "docs/how-to/fault-tolerance.md": (7, ()),
     "docs/how-to/from-dask-and-ray.md": (3, ()),
     "docs/how-to/from-tensorflow.md": (3, ()),

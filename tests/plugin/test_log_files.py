@@ -123,3 +123,48 @@ def test_a_log_that_somebody_deleted(pytester: pytest.Pytester, run: Run) -> Non
         ]
     )
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+FOLDERS = """
+import pytest
+from pytest_localcluster import CommandRuntime, cluster_fixture
+
+STAY = ["sh", "-c", "echo state > {dir}/state; exec sleep 1000"]
+RUNTIME = CommandRuntime(ps=STAY, ready=lambda server: (server.dir / "state").exists())
+pytestmark = pytest.mark.cluster(workers=0, runtime=RUNTIME)
+shared = cluster_fixture(scope="module", workers=0, runtime=RUNTIME)
+
+def test_green(local_cluster):
+    assert (local_cluster.ps[0].dir / "state").read_text() == "state\\n"
+
+def test_red(local_cluster, cluster_factory):
+    cluster_factory(workers=0, runtime=RUNTIME)
+    assert 0
+
+def test_red_with_a_cluster_of_others(shared):
+    assert 0
+
+def test_green_after_it(shared):
+    pass
+"""
+
+
+def test_the_folders_of_a_failed_test_are_kept_with_its_logs(
+    pytester: pytest.Pytester, run_both: Run
+) -> None:
+    pytester.makepyfile(test_a=FOLDERS)
+    run_both("--cluster-log-dir=logs").assert_outcomes(passed=2, failed=2)
+    logs = pytester.path / "logs"
+    kept = {path.parents[1].name for path in logs.rglob("state")}
+    assert {name.partition("-gw")[0] for name in kept} == {
+        "test_a.test_red",
+        "test_a.test_red-2",
+        "test_a-shared",
+    }
+    assert {path.name for path in (logs / "test_a.test_green").iterdir()} == {"ps-0.log"}
+
+
+def test_no_folder_is_kept_where_no_log_is(pytester: pytest.Pytester, run_both: Run) -> None:
+    pytester.makepyfile(test_a=FOLDERS)
+    run_both("--basetemp=temporary").assert_outcomes(passed=2, failed=2)
+    assert list(pytester.path.rglob("state")) == []

@@ -295,3 +295,66 @@ def cluster_config():
         """
     )
     pytester.runpytest_inprocess().assert_outcomes(passed=1)
+
+
+def test_fields_that_name_nothing_are_collection_errors(
+    pytester: pytest.Pytester, run_both: Run
+) -> None:
+    files = {
+        "a_job": "jobs={'scheduler': 1}, env={'ROOT': '{hosts[schedulr]}'}, workers=1",
+        "a_port": "workers=1, ports=('admin',), env={'ROOT': '{ports[admn]}'}",
+        "ambiguous": "jobs={}, workers=2, env={'ROOT': '{port[worker]}'}",
+        "in_a_file": "jobs={}, ps=1, workers=0, "
+        "runtime=CommandRuntime(ps=['x'], files={'{dir}/a': '{host[chief]}'})",
+        "ports": "ports='admin'",
+    }
+    for name, keywords in files.items():
+        pytester.makepyfile(
+            **{
+                f"test_{name}": f"""
+                import pytest
+                from pytest_localcluster import CommandRuntime
+
+                @pytest.mark.cluster({keywords})
+                def test(local_cluster):
+                    pass
+                """
+            }
+        )
+    result = run_both()
+    result.assert_outcomes(errors=len(files))
+    text = result.stdout.str()
+    for message in (
+        "env['ROOT'] has {hosts[schedulr]}, and this cluster has no job 'schedulr'",
+        "did you mean 'admin'? add the name to ports=",
+        "has {port[worker]}, which is one task's, and job 'worker' has 2 tasks",
+        "the content of '{dir}/a' of job 'ps' has {host[chief]}, and this cluster has no job",
+        "ports lists names of ports, not 'admin'",
+    ):
+        assert message in text
+
+
+def test_fields_may_name_what_only_the_fixture_knows(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makeconftest(
+        """
+        import pytest
+        from pytest_localcluster import ClusterConfig
+
+        @pytest.fixture(scope="session")
+        def cluster_config():
+            return ClusterConfig(workers=1, ps=0, jobs={"chief": 1}, ports=("admin",))
+        """
+    )
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+
+        @pytest.mark.cluster(env={"ROOT": "{address[chief][admin]} {port[worker]}"})
+        def test(local_cluster):
+            chief = local_cluster.jobs["chief"][0].ports["admin"]
+            (root,) = local_cluster.run(lambda: os.environ["ROOT"])
+            assert root.startswith(f"localhost:{chief} ")
+        """
+    )
+    run().assert_outcomes(passed=1)

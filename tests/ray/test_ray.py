@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from pytest_localcluster import (
     ClusterError,
+    CommandRuntime,
     LocalCluster,
     RayLauncher,
     Server,
@@ -24,6 +26,7 @@ from pytest_localcluster import (
     UnsupportedError,
     _handover,
     _ports,
+    current_task,
 )
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch.ray import placement, shutdown
@@ -245,3 +248,46 @@ def test_a_connection_that_ended_is_made_again() -> None:
     shutdown()
     with LocalCluster(workers=1, ps=0, launcher="ray") as cluster:
         assert cluster.run(lambda: 1) == [1]
+
+
+PLAIN = """
+import socket, sys, time
+print(open(sys.argv[3]).read(), flush=True)
+kept = [socket.socket(), socket.socket()]
+for server, port in zip(kept, sys.argv[1:3]):
+    server.bind(("", int(port)))
+    server.listen()
+time.sleep(1000)
+"""
+
+
+def test_programs_have_ports_and_a_folder_on_their_node() -> None:
+    command = [sys.executable, "-S", "-c", PLAIN, "{port}", "{ports[admin]}", "{dir}/words"]
+    files = {"{dir}/words": "{job} at {address}, admin at {address[ps][admin]}"}
+    env = {"PEER": "{address[ps]}", "DIR": "{dir}"}
+    runtime = {"worker": "native", "ps": CommandRuntime(ps=command, files=files)}
+
+    def seen() -> tuple[str, str, str, bool, int]:
+        task = current_task()
+        with socket.socket() as server:
+            server.bind(("", task.ports["admin"]))  # no SO_REUSEADDR here either
+            port: int = server.getsockname()[1]
+        assert task.dir is not None
+        return os.environ["PEER"], os.environ["DIR"], str(task.dir), task.dir.is_dir(), port
+
+    with LocalCluster(
+        workers=1, ps=1, launcher="ray", ports=("admin",), runtime=runtime, env=env
+    ) as cluster:
+        (worker,), (ps,) = cluster
+        host = ps.address.rpartition(":")[0]
+        words = f"ps at {ps.address}, admin at {host}:{ps.ports['admin']}\n"
+        assert ps.log.text().startswith(words)
+        ps.restart()
+        assert ps.log.text().count(words) == 3, "it was tried twice, and then it is known"
+        peer, variable, folder, exists, admin = worker.run(seen)
+        assert peer == ps.address
+        assert variable == folder == str(worker.dir)
+        assert exists
+        assert admin == worker.ports["admin"]
+    # The actors, which are of this machine here, give back what they have without being waited for.
+    assert poll(lambda: not Path(folder).exists(), Deadline(20))

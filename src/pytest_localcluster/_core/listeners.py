@@ -12,13 +12,14 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["holder_of", "in_use", "ports_in_use"]
+__all__ = ["holder_of", "in_use", "others_at", "ports_in_use"]
 
 _IN_USE = re.compile(
-    r"addr(?:ess)?[ _]?(?:is )?already[ _]in[ _]?use|EADDRINUSE|AddrInUse|\[Errno 98\]|os error 98"
+    r"addr(?:ess)?[ _]?(?:is )?already[ _]in[ _]?use|EADDRINUSE|AddrInUse"
     r"|port\b.{0,40}\b(?:is )?(?:already )?in use|" + re.escape(os.strerror(errno.EADDRINUSE)),
     re.IGNORECASE,
 )
+_WORDS = ("in use", "inuse", "in_use", os.strerror(errno.EADDRINUSE).lower())
 _PORT = re.compile(r"(?:\bport[ =:'\"]{1,3}|(?:^|[\s\w\]*:.(/]):)(\d{2,5})(?!\d)", re.IGNORECASE)
 # A time of day and a line of source end in digits behind a colon, too.
 _NO_PORT = re.compile(
@@ -32,7 +33,15 @@ _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
 def in_use(text: str) -> list[str]:
     """Return the lines of a program's output that say that an address is in use."""
-    return [line for line in text.splitlines() if _IN_USE.search(line)]
+    if not _may_say(text):
+        return []
+    return [line for line in text.splitlines() if _may_say(line) and _IN_USE.search(line)]
+
+
+def _may_say(text: str) -> bool:
+    # Much faster than the expression, and a program may print a lot before it serves.
+    text = text.lower()
+    return any(word in text for word in _WORDS)
 
 
 def ports_in_use(lines: Iterable[str]) -> list[int]:
@@ -41,12 +50,14 @@ def ports_in_use(lines: Iterable[str]) -> list[int]:
     return [port for port in dict.fromkeys(found) if port < 1 << 16]
 
 
-def holder_of(port: int, but: Collection[int] = ()) -> str:
+def holder_of(port: int, but: Collection[int] = (), *, lingering: bool = True) -> str:
     """Return what has a port of this machine: ``pid 812 (nginx) listens there``.
 
     Args:
         port: the port.
         but: pids that do not count.
+        lingering: whether closed connections count, which refuse the port to programs that do
+            not set SO_REUSEADDR.
 
     Returns:
         The holder; "" if none is found, as for a socket that is bound and does not listen.
@@ -59,12 +70,18 @@ def holder_of(port: int, but: Collection[int] = ()) -> str:
         if pids and not names:
             return ""
         return f"{' and '.join(names) or 'a process of another user'} listens there"
-    if any(state in _LINGERING for _, state, _ in entries):
+    if lingering and any(state in _LINGERING for _, state, _ in entries):
         return (
             "connections of a program that has ended linger there, for a minute at most, and keep "
             "it from programs that do not set SO_REUSEADDR"
         )
     return ""
+
+
+def others_at(address: str) -> str:
+    """Return what another process has of ``host:port``, to go behind a message: ``": pid ..."``."""
+    who = holder_of(int(address.rpartition(":")[2]), [os.getpid()], lingering=False)
+    return f": {who}" if who else ""
 
 
 def _entries() -> Iterator[tuple[int, str, str]]:

@@ -1,9 +1,9 @@
 """Runs in a task: lets a plain ``socket.bind`` have a port that a lease of the test process holds.
 
-A lease leaves its port to whoever sets SO_REUSEADDR. Code in a task that does not, such as a
-:mod:`socketserver`, would be refused the task's own ports, MASTER_PORT and whatever the test has
-leased for it. So a bind that is refused is tried once more with the option: that succeeds beside a
-lease, which does not listen, and is refused by everybody who does.
+A lease leaves its port to servers that set SO_REUSEADDR. Code in a task that does not, such as a
+:mod:`socketserver`, would be refused the task's own ports, MASTER_PORT and the ports that the test
+has leased for it. So a bind that is refused is tried once more with the option: beside a lease,
+which does not listen, that succeeds; beside a listening socket it is refused.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
+from .._core.listeners import others_at
 from ..errors import PortError
 from .connection import Address, Connection, reset
 from .loop import UNTROUBLED, Condition, Loop
@@ -88,9 +89,10 @@ class Link:
         except OSError as error:
             self._refuse()
             self._condition = Condition(cut=True)
+            address = f"localhost:{self._port}"
             raise PortError(
-                f"port {self._port} of a link between tasks is taken",
-                address=f"localhost:{self._port}",
+                f"port {self._port} of a link between tasks is taken{others_at(address)}",
+                address=address,
                 evidence=str(error),
                 remedy="start the cluster again; it gets fresh ports",
             ) from None

@@ -12,6 +12,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from .._channel import TOKEN_KEY
+from .._core.listeners import others_at
 from ..errors import PortError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def start_server(
                 server.add_secure_port(binding, grpc.ssl_server_credentials([pair]))
     except RuntimeError as error:
         raise PortError(
-            f"{task} cannot serve: its port is taken",
+            f"{task} cannot serve: its port is taken{others_at(address)}",
             task=str(task),
             address=address,
             evidence=str(error),

@@ -110,6 +110,10 @@ class RayBerth:
     def release(self) -> None:
         """Do nothing: that is the reservation's to do."""
 
+    def empty_folder(self) -> None:
+        """Have the actor empty the task's own folder."""
+        self._order("empty_folder")
+
     def launch(self, entry: Entry, log: TaskLog) -> RemoteProcess:
         """Have the actor start the task; it comes up while this process goes on."""
         try:

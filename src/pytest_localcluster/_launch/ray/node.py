@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ... import _ports
 from ..._clock import Deadline
+from ..._logs import empty_folder
 from ...errors import ClusterError, PortError
 from .. import shelter
 from ..process import ProcessLauncher
@@ -120,6 +121,11 @@ class TaskActor:
         for lease in self._leases:
             lease.release()
         self._leases = []
+
+    def empty_folder(self) -> None:
+        """Remove what is in the task's own folder."""
+        if self._folder is not None:
+            empty_folder(self._folder)
 
     def launch(
         self, number: int, package: Package, seconds: float | None, binding: _ports.Binding

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ..._core.listeners import others_at
 from ...errors import PortError
 from .master import clear, end_sessions
 
@@ -83,7 +84,7 @@ class TensorFlowServer(Coordinator):
             if _REFUSED not in str(error):
                 raise
             raise PortError(
-                f"{task} cannot serve: its port is taken",
+                f"{task} cannot serve: its port is taken{others_at(self._address)}",
                 task=str(task),
                 address=self._address,
                 evidence=str(error),
