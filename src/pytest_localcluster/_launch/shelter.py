@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from .._clock import Deadline, poll
 from .._core.files import unnamed_file
 from . import boot
 from .surroundings import surroundings
@@ -91,6 +92,18 @@ class _OwnGuard(subprocess.Popen[bytes]):
     returncode: int | None
     born = True
     output = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, with a timeout of the machine's clock.
+
+        Raises:
+            TimeoutExpired: it lives still.
+        """
+        if timeout is not None:
+            poll(lambda: self.poll() is not None, Deadline(timeout), interval=0.0005)
+            if self.returncode is None:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+        return super().wait()
 
     def close(self) -> None:
         """Give back nothing: a child that was waited for leaves nothing."""
