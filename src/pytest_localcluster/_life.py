@@ -139,7 +139,7 @@ class Life:
         what = f"{process.program or 'it'} {describe_exit(process.exitcode)}"
         if self.state is State.RUNNING:
             what += doing
-        error = start_failed(self._context, self.log, process.pid, what)
+        error = start_failed(self._context, self.log, process.pid, what, process.exitcode)
         error.__cause__ = self._exited(doing)
         return error
 

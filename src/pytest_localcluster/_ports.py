@@ -29,6 +29,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 from . import _held
+from ._core.sockets import need_sockets
 from .errors import PortError
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def lease_port() -> PortLease:
         PortError: no port is free.
         ImportError: portpicker cannot be imported.
     """
-    with _lock:
+    with _lock, need_sockets("a port"):
         picked = _range is None
         for port in _range.candidates() if _range is not None else _picks():
             holder = _hold(port)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _held, _moments
 from ._channel import TaskChannel
 from ._clock import Deadline
+from ._core.files import of_the_machine
+from ._core.sockets import need_sockets
 from ._life import Life, State
 from ._lives import end_all, wait_all_ready
 from ._results import Result, gather
@@ -141,7 +143,7 @@ class Server:
         Its state is lost, its log goes on, and it starts with the environment, directory and path
         that the test process has now. Tasks and sessions that knew it find it again by themselves.
         """
-        with self.cluster._lock:
+        with self.cluster._lock, of_the_machine(), need_sockets(f"a restart of {self.task}"):
             self.cluster._check_running(f"restart {self.task}")
             self.stop()
             self._life.place.lease.take_back()
