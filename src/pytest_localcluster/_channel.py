@@ -10,6 +10,7 @@ from weakref import WeakSet
 import grpc
 
 from . import _context
+from ._clock import grpc_timeout
 
 __all__ = [
     "CHANNEL_OPTIONS",
@@ -271,10 +272,23 @@ class _Method:
         return method
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._now()(*args, **kwargs)
+        return self._now()(*_args(args), **_kwargs(kwargs))
 
     def with_call(self, *args: Any, **kwargs: Any) -> Any:
-        return self._now().with_call(*args, **kwargs)
+        return self._now().with_call(*_args(args), **_kwargs(kwargs))
 
     def future(self, *args: Any, **kwargs: Any) -> Any:
-        return self._now().future(*args, **kwargs)
+        return self._now().future(*_args(args), **_kwargs(kwargs))
+
+
+def _args(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments of a call; its timeout, the second, by the machine's clock."""
+    return args if len(args) < 2 else (args[0], _timeout(args[1]), *args[2:])
+
+
+def _kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return kwargs if "timeout" not in kwargs else kwargs | {"timeout": _timeout(kwargs["timeout"])}
+
+
+def _timeout(given: Any) -> Any:
+    return grpc_timeout(given) if isinstance(given, (int, float)) else given

@@ -1,20 +1,45 @@
-"""One clock: Deadline, Alarm and poll. The only file that may sleep."""
+"""One clock: Deadline, Alarm and poll. The only file that may sleep.
+
+It is the machine's clock, whatever a test makes of :mod:`time`. What replaces time in tests looks
+for the functions of that module, in all modules, or changes them in place: so the functions here
+are of another copy of the module, and none of those that are changed in place.
+"""
 
 from __future__ import annotations
 
+import _imp
+import functools
+import sys
 import threading
-import time
-from typing import TYPE_CHECKING, Self, TypeVar
+from importlib.machinery import BuiltinImporter, ModuleSpec
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Alarm", "Deadline", "now", "poll"]
+__all__ = ["Alarm", "Deadline", "grpc_timeout", "now", "now_ns", "poll", "real_time"]
 
 T = TypeVar("T")
 
-now = time.monotonic
 _LIFETIME = 3e9
+
+
+def _own_copy_of_time() -> Any:
+    spec: Any = ModuleSpec("time", cast("Any", BuiltinImporter))
+    module = _imp.create_builtin(spec)
+    _imp.exec_builtin(module)
+    return module
+
+
+_time = _own_copy_of_time()
+# The clock of time.monotonic, but not its function: time-machine is free to change that in place.
+_CLOCK = _time.CLOCK_UPTIME_RAW if sys.platform == "darwin" else _time.CLOCK_MONOTONIC
+
+now: Callable[[], float] = functools.partial(_time.clock_gettime, _CLOCK)
+"""Seconds of the monotonic clock."""
+
+now_ns: Callable[[], int] = functools.partial(_time.clock_gettime_ns, _CLOCK)
+"""Nanoseconds of the monotonic clock, which all processes of a machine have in common."""
 
 
 class Deadline:
@@ -117,5 +142,42 @@ def poll(check: Callable[[], T], deadline: Deadline, interval: float = 0.002) ->
         if result or deadline.expired():
             return result
         left = deadline.remaining()
-        time.sleep(pause if left is None else min(pause, left))
+        _time.sleep(pause if left is None else min(pause, left))
         pause = min(pause * 1.5, interval * 10)
+
+
+def grpc_timeout(seconds: float | None) -> float | None:
+    """Return a timeout for a call of gRPC that does not depend on what the test's clock shows.
+
+    gRPC adds it to what time.time() returns, and compares the sum with the machine's clock.
+    """
+    return None if seconds is None else _Timeout(seconds)
+
+
+class _Timeout(float):
+    __slots__ = ()
+
+    def __radd__(self, now: float) -> float:
+        return real_time() + float(self)
+
+
+@functools.cache
+def _real_time() -> Callable[[], float]:
+    import ctypes  # where gRPC is, numpy has imported it
+
+    class TimeSpec(ctypes.Structure):
+        _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+    library = ctypes.CDLL(None)
+
+    def read() -> float:
+        spec = TimeSpec()
+        library.clock_gettime(_time.CLOCK_REALTIME, ctypes.byref(spec))
+        return float(spec.seconds) + float(spec.nanoseconds) * 1e-9
+
+    return read
+
+
+def real_time() -> float:
+    """Return the seconds since the epoch. Python's own functions may show the test's clock."""
+    return _real_time()()

@@ -15,6 +15,8 @@ from ._clock import Deadline, now
 from ._config import ClusterConfig
 from ._context import Token
 from ._core import coroutines
+from ._core.files import of_the_machine
+from ._core.sockets import need_sockets
 from ._exit import forget, stop_at_exit
 from ._faults import Faults
 from ._launchers import check_launcher
@@ -130,7 +132,7 @@ class LocalCluster(Faults):
             StartError: a task did not come up; nothing is left of the others.
             PortError: no ports are to be had.
         """
-        with self._lock:
+        with self._lock, of_the_machine(), need_sockets("a cluster"):
             if self._open is not None:
                 raise ClusterError("this cluster runs already", remedy="stop() it first")
             began = now()
@@ -189,7 +191,7 @@ class LocalCluster(Faults):
         """
         if self._owner != os.getpid():
             return  # a fork of the test process; the cluster is its parent's
-        with self._lock:
+        with self._lock, of_the_machine():
             opened, self._open = self._open, None
             if opened is None:
                 return

@@ -6,13 +6,19 @@ import enum
 import re
 import signal as signals
 from dataclasses import replace
-from typing import Any, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from . import _moments
 from ._clock import Deadline, now
 from ._core.listeners import holder_of, in_use, ports_in_use
 from ._launch import Entry, Process
-from ._launch.reports import describe_exit, died_starting, exited, never_ready, not_killed, start_failed
+from ._launch.reports import (
+    describe_exit,
+    died_starting,
+    exited,
+    never_ready,
+    not_killed,
+)
 from ._logs import empty_folder
 from ._ports import Binding, system_holds_ports
 from ._terminal import terminal

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Self
 
 from . import _held
 from ._core.listeners import holder_of
+from ._core.sockets import need_sockets
 from .errors import PortError
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def lease_port() -> PortLease:
         PortError: no port is free.
         ImportError: portpicker cannot be imported.
     """
-    with _lock:
+    with _lock, need_sockets("a port"):
         picked = _range is None
         for port in _range.candidates() if _range is not None else _picks():
             holder = _hold(port)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from ._channel import open_channel
-from ._clock import Deadline
+from ._clock import Deadline, grpc_timeout
 from ._proto.worker_pb2 import GetStatusRequest
 from ._proto.worker_pb2_grpc import WorkerServiceStub
 from ._spec import DeviceSpec
@@ -41,7 +41,7 @@ def absent(file: ClusterFile, seconds: float = _SECONDS) -> Iterator[tuple[Task,
             if file.runtimes[task.job] == "native" and task not in dead:
                 channel = stack.enter_context(open_channel(address, file.token))
                 stub: Any = WorkerServiceStub(channel)  # type: ignore[no-untyped-call]
-                call = stub.GetStatus.future(GetStatusRequest(), timeout=seconds)
+                call = stub.GetStatus.future(GetStatusRequest(), timeout=grpc_timeout(seconds))
             asked.append((task, address, call))
         for task, address, call in asked:
             if task in dead:

@@ -26,8 +26,9 @@ import struct
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from time import monotonic_ns
 from typing import NamedTuple
+
+from ._clock import now_ns
 
 __all__ = [
     "CAPACITY",
@@ -154,20 +155,20 @@ class Ring:
         """Note that something begins; return its number, for :meth:`end`."""
         number = self._next()
         at = _HEAD.size + (number & CAPACITY - 1) * _SIZE
-        _pack(self._map, at, monotonic_ns(), 0, step, code, size, number)
+        _pack(self._map, at, now_ns(), 0, step, code, size, number)
         return number
 
     def end(self, number: int) -> None:
         """Note that it has ended, unless it was overwritten already."""
         words, at = self._words, (number & CAPACITY - 1) * _WORDS
         if words[at + 5] == number:
-            words[at + 1] = monotonic_ns()
+            words[at + 1] = now_ns()
 
     def close(self, number: int, *, size: int = 0, failed: bool = False) -> None:
         """Do the same, and say how large it turned out to be, or that it failed."""
         words, at = self._words, (number & CAPACITY - 1) * _WORDS
         if words[at + 5] == number:
-            words[at + 1] = monotonic_ns()
+            words[at + 1] = now_ns()
             if size:
                 words[at + 4] = size
             if failed:

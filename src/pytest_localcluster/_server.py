@@ -12,6 +12,8 @@ from . import _held, _moments
 from ._channel import TaskChannel
 from ._clock import Deadline
 from ._core import coroutines
+from ._core.files import of_the_machine
+from ._core.sockets import need_sockets
 from ._life import Life, State
 from ._lives import end_all, wait_all_ready
 from ._results import Result, gather
@@ -175,7 +177,7 @@ class Server:
 
     def _restart(self, *, anew: bool = False) -> None:
         """Restart the task; ``anew`` also without what is in its own folder."""
-        with self.cluster._lock:
+        with self.cluster._lock, of_the_machine(), need_sockets(f"a restart of {self.task}"):
             self.cluster._check_running(f"restart {self.task}")
             self.stop()
             if anew:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from ._clock import Alarm
+from ._clock import Alarm, grpc_timeout
 from ._direct import CallFailed, DirectStream, open_directly
 from ._proto.worker_pb2 import DESCRIPTOR, RecvTensorRequest
 from ._tensors import read_frame
@@ -135,11 +135,12 @@ class Line:
         streams = self._streams.get(method)
         if streams is not None:
             return streams.call(request, timeout)
+        timeout = grpc_timeout(timeout)
         return getattr(self._stub, method)(request, timeout=timeout, metadata=self._metadata)
 
     def receive(self, request: RecvTensorRequest, timeout: float | None) -> Any:
         """Return the stream of the messages that bring a tensor."""
-        return self._receive(request, timeout=timeout, metadata=self._metadata)
+        return self._receive(request, timeout=grpc_timeout(timeout), metadata=self._metadata)
 
     def close(self) -> None:
         """Close the channel; calls that are under way fail."""

@@ -56,6 +56,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options, and watch clusters from here on."""
     config.addinivalue_line("markers", DESCRIPTION)
+    if "pyfakefs" in sys.modules:
+        from ._core.files import spare_this_package
+
+        spare_this_package()
     config.stash[OPTIONS] = options = read_options(config)
     config.stash[WATCH] = watch = Watch(config, options)
     config.stash[RUN] = RunScope(config, options, watch)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from .. import _channel
+from .._clock import Deadline, grpc_timeout
 from .._context import address_of
 from .._proto.master_pb2_grpc import MasterServiceStub
 from .._proto.worker_pb2 import RecvTensorRequest
@@ -18,7 +19,6 @@ from ..errors import CancelledError, DataLossError, FailedPreconditionError, OpE
 from .failure import from_call
 
 if TYPE_CHECKING:
-    from .._clock import Deadline
     from .._proto.graph_pb2 import ValueChunk
     from .._proto.master_pb2 import SendTensorRequest
 
@@ -117,7 +117,9 @@ class Connection:
         """Have the master store a value."""
         with self._calling(deadline, what) as line:
             answer = line.master.SendTensor(
-                iter(requests), timeout=deadline.remaining(), metadata=self._metadata
+                iter(requests),
+                timeout=grpc_timeout(deadline.remaining()),
+                metadata=self._metadata,
             )
         self._given(answer, what)
 

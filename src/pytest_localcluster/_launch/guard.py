@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pytest_localcluster._clock import Deadline, poll
 from pytest_localcluster._launch import family
-from pytest_localcluster._launch.wire import DUMP_SIGNAL, KEEP_SIGNAL, readable
+from pytest_localcluster._launch.wire import DUMP_SIGNAL, KEEP_SIGNAL, STATUS, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,13 +42,16 @@ _DYING = 5.0
 """How many seconds a process may take from the end of its sockets to its own."""
 
 
-def main(owner: int, folder: str, control: int | None, preload: list[str]) -> None:
+def main(
+    owner: int, folder: str, control: int | None, status: int | None, preload: list[str]
+) -> None:
     """Guard the process ``owner``, whose logs are in ``folder``.
 
     Args:
         owner: the test process, which is the parent of this one.
         folder: removed when the owner is dead.
         control: the socket of the forkserver to start; None for none.
+        status: the pipe for that one's pid and exit code.
         preload: what that imports.
     """
 
@@ -57,14 +60,16 @@ def main(owner: int, folder: str, control: int | None, preload: list[str]) -> No
         from pytest_localcluster._launch import forkserver, importing
 
         assert control is not None
+        assert status is not None
+        os.close(status)  # what imports start may outlive us
         forkserver.main(control, guard, partial(importing.import_ahead, preload))
 
-    guard = _Guard(folder, owner)
+    guard = _Guard(folder, owner, status=status)
     guard.live(None if control is None else be_forkserver, [] if control is None else [control])
 
 
 def main_imported(
-    folder: str, owner: int, control: int, leash: int, failure: BaseException | None
+    folder: str, owner: int, control: int, status: int, leash: int, failure: BaseException | None
 ) -> None:
     """Guard a process that is not the parent of this one, in which all is imported already.
 
@@ -72,17 +77,18 @@ def main_imported(
         folder: removed when the owner is dead.
         owner: a descriptor that becomes readable when the test process ends.
         control: the socket of the forkserver to start.
+        status: the pipe for that one's pid and exit code.
         leash: open as long as this process lives, and in no other one.
         failure: what went wrong with the imports.
     """
     from pytest_localcluster._launch import forkserver
 
     def be_forkserver(guard: int) -> None:
-        for fd in (owner, leash):
+        for fd in (owner, leash, status):
             os.close(fd)
         forkserver.main(control, guard, lambda: failure)
 
-    _Guard(folder, watch=owner).live(be_forkserver, [control])
+    _Guard(folder, watch=owner, status=status).live(be_forkserver, [control])
 
 
 def kept_folder(folder: str, guard: int) -> str:
@@ -113,11 +119,19 @@ def read_note(pid: int) -> str:
 class _Guard:
     """Waits for the end of its owner and of its forkserver, and then sees to all the others'."""
 
-    def __init__(self, folder: str, owner: int = 0, watch: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        owner: int = 0,
+        watch: int | None = None,
+        status: int | None = None,
+    ) -> None:
+        self.status = status
         self.folder = folder
         self.owner = owner
         self.watch = watch
         self.server: int | None = None  # until it was waited for
+        self.signal = 0  # that has told it
         self.told = False  # by the owner to end
         self.keeps = False  # below it is what is to outlive the owner
 
@@ -144,8 +158,15 @@ class _Guard:
                 be_forkserver(guard)
             finally:
                 os._exit(1)
+        self.tell(self.server)
         signal.signal(DUMP_SIGNAL, self.pass_on)  # the test process knows no pid but ours
         signal.signal(KEEP_SIGNAL, self.keep)
+
+    def tell(self, number: int) -> None:
+        """Tell the owner the forkserver's pid, and then its exit code."""
+        if self.status is not None:
+            with suppress(OSError):  # the owner is dead, or has closed it
+                os.write(self.status, STATUS.pack(number))
 
     def pass_on(self, signum: int, _: object) -> None:
         if self.server is not None:
@@ -181,11 +202,12 @@ class _Guard:
             pid, status = os.waitpid(self.server, os.WNOHANG)
             if pid:
                 self.server = None
+                self.tell(os.waitstatus_to_exitcode(status))
                 self.told = self.told or status == 0  # it tells what it was told
         return self.server is None
 
-    def end_as_told(self, *_: object) -> NoReturn:
-        self.told = True
+    def end_as_told(self, signum: int, _: object) -> NoReturn:
+        self.told, self.signal = True, signum
         self.end()
 
     def end(self) -> NoReturn:
@@ -203,6 +225,9 @@ class _Guard:
             shutil.rmtree(self.folder, ignore_errors=True)
         if self.keeps:
             shutil.rmtree(kept_folder(self.folder, os.getpid()), ignore_errors=True)
+        if self.signal:  # whoever waits for it shall see that
+            signal.signal(self.signal, signal.SIG_DFL)
+            os.kill(os.getpid(), self.signal)
         os._exit(0)
 
 

@@ -16,7 +16,7 @@ from .._logs import settle
 from ..errors import ClusterError
 from . import oom, reports, shelter
 from .calls import Calls
-from .fate import Fate
+from .fate import Fate, Unseen
 from .line import Line
 from .wire import DUMP_SIGNAL, KEPT_AT_ONCE, LATE, SIGNAL
 
@@ -39,6 +39,10 @@ _LAST_WAIT = 1.0
 """Seconds for what takes none, unless the kernel, or a callback of the user's, does not let go."""
 
 
+def _unknown() -> Unseen:
+    return Unseen(reports.describe_exit(None))
+
+
 class ChildProcess:
     """One task in a process of its own."""
 
@@ -53,6 +57,7 @@ class ChildProcess:
         control: socket.socket,
         status: int,
         settings: Settings,
+        unseen: Callable[[], Unseen] = _unknown,
     ) -> None:
         self._launcher = launcher
         self._number = number
@@ -70,7 +75,7 @@ class ChildProcess:
             says=lambda: f"pid {self.pid}",
             remedy="end it by hand, and look what keeps it alive: /proc/PID/stack",
         )
-        self._fate = Fate(status, self._held.give_back)
+        self._fate = Fate(status, self._held.give_back, unseen)
         self._oom = oom.counts_lately()
         self._killed = False  # by us
         self._threads: list[_held.Held] = []

@@ -152,9 +152,15 @@ class _Hub:
     def end(self) -> NoReturn:
         """End the importer, and what its imports have started; guards know when to end."""
         self.listener.close()  # from here on, whoever comes starts another
-        os.kill(self.importer, signal.SIGKILL)
-        os.waitpid(self.importer, 0)
+        pid, status = os.waitpid(self.importer, os.WNOHANG)
+        if not pid:
+            os.kill(self.importer, signal.SIGKILL)
+            _, status = os.waitpid(self.importer, 0)
         self.hear()
+        code = os.waitstatus_to_exitcode(status)
+        for order in self.waiting.values():  # it ended in the imports
+            with contextlib.suppress(OSError):
+                os.write(order.fds[3], STATUS.pack(self.importer) + STATUS.pack(code))
         _end_strays(self.guards)  # with the importer, what it had started has become ours
         os._exit(0)
 
@@ -190,7 +196,14 @@ class _Importer:
                 os.close(fd)
 
     def fork_guard(
-        self, title: list[bytes], folder: str, owner: int, control: int, output: int, leash: int
+        self,
+        title: list[bytes],
+        folder: str,
+        owner: int,
+        control: int,
+        output: int,
+        status: int,
+        leash: int,
     ) -> None:
         pid = os.fork()
         if pid == 0:
@@ -202,7 +215,7 @@ class _Importer:
                 for standard in (1, 2):
                     os.dup2(output, standard)
                 os.close(output)
-                guard.main_imported(folder, owner, control, leash, self.failure)
+                guard.main_imported(folder, owner, control, status, leash, self.failure)
             finally:
                 os._exit(1)
         watch = os.pidfd_open(pid)

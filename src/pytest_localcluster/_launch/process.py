@@ -26,6 +26,7 @@ from .._core.settings import Settings
 from .._logs import settle
 from ..errors import ClusterError
 from . import reports, shelter
+from .fate import Origin
 from .handle import ChildProcess
 from .surroundings import ENVIRONMENT, surroundings, working_directory
 from .wire import AHEAD, DONE, DUMP_SIGNAL, END, KEEP, LAUNCH, PING, REQUEST, readable, send_all
@@ -86,6 +87,7 @@ class ProcessLauncher:
         self._lock = threading.Lock()
         self._numbers = count()
         self._server: shelter.Guard | None = None  # its guard, to be exact
+        self._origin: Origin | None = None
         self._control: socket.socket | None = None
         self._used = False  # a task was asked of it
         self._keeps = False  # a task of it shall outlive us
@@ -130,7 +132,9 @@ class ProcessLauncher:
                 last,
                 reports.with_source(stacks),
             ) from None
-        return ChildProcess(self, number, entry, log, control, status, settings)
+        assert self._origin is not None
+        unseen = self._origin.unseen
+        return ChildProcess(self, number, entry, log, control, status, settings, unseen)
 
     def fork(
         self, number: int, payload: bytes, output: int, deadline: Deadline
@@ -220,14 +224,21 @@ class ProcessLauncher:
         self._used, self._keeps, self._sees = False, False, surroundings()
         self._control, theirs = socket.socketpair()
         self._output = unnamed_file()  # _close() closes it
-        with theirs:
+        status, status_end = os.pipe()
+        with ExitStack() as sent, ExitStack() as failed:
+            sent.enter_context(theirs)
+            sent.callback(os.close, status_end)
+            failed.callback(os.close, status)
             self._server = shelter.start_guard(
                 theirs,
                 self.preload,
                 output=self._output,
+                status=status_end,
                 environ={**ENVIRONMENT, **self.boot_env},
                 run=self.run,
             )
+            failed.pop_all()
+        self._origin = Origin(status, self._server, self.said)
 
     def said(self, since: int = 0) -> str:
         """Return what the forkserver printed: what it imports, and what went wrong with that."""
@@ -289,6 +300,8 @@ class ProcessLauncher:
         self._control.close()
         if self._keeps and heard:
             self._server.returncode = 0  # it lives on, and is not ours to wait for
+        assert self._origin is not None
+        self._origin.close()
         shelter.bury(self._server)
         self._output.close()
         self._server = self._control = None

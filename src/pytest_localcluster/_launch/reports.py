@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import exceptions
 from ..errors import ClusterError, ServerExited, StartError, StartTimeout, UnsupportedError
+from .fate import Unseen, describe_exit
 
 if TYPE_CHECKING:
     from .._context import TaskContext
@@ -47,18 +48,6 @@ _DUMP = re.compile(
 _FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)')
 
 
-def describe_exit(code: int | None) -> str:
-    """Say how a process ended: ``exited with status 3``, ``was killed by SIGSEGV``."""
-    if code is None:
-        return "ended in a way that nobody saw"
-    if code < 0:
-        try:
-            return f"was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was killed by signal {-code}"
-    return f"exited with status {code}"
-
-
 def exited(
     context: TaskContext,
     log: TaskLog | None,
@@ -81,27 +70,31 @@ def exited(
     """
     remedy = f"read the log of {context.task} for what it did last"
     status = None
-    if code == -signal.SIGKILL and oom is not None:
+    if code == -signal.SIGKILL and oom is not None and not isinstance(code, Unseen):
         if oom:
             status = f"probably for want of memory: {oom}"
             remedy = "give the tests more memory, or have the task hold less; dmesg may say more"
         else:
             remedy += "; no kill() or stop() was it: had memory run out, dmesg would say so"
+    if isinstance(code, Unseen):
+        doing, remedy = "", "look who ended that process; dmesg names what the kernel killed"
     return ServerExited(
         f"{context.task} {describe_exit(code)}{doing}",
-        exitcode=code,
+        exitcode=None if isinstance(code, Unseen) else code,
         status=status,
-        evidence=None if log is None else _tail(log),
+        evidence=None if log is None else _words(code, pid) or _tail(log),
         remedy=remedy,
         **_where(context, pid),
     )
 
 
-def start_failed(context: TaskContext, log: TaskLog, pid: int | None, what: str) -> StartError:
+def start_failed(
+    context: TaskContext, log: TaskLog, pid: int | None, what: str, code: int | None = None
+) -> StartError:
     """Return the error for a task whose start failed: raise it from the cause."""
     return StartError(
         f"{context.task} did not start: {what}",
-        evidence=_tail(log),
+        evidence=_words(code, pid) or _tail(log),
         remedy="mend what the log shows; it happened while the task started",
         **_where(context, pid),
     )
@@ -122,7 +115,7 @@ def died_starting(
     Its cause is the ServerExited with the exit code. The last lines of the log are in the
     StartError alone: a red report shows both.
     """
-    error = start_failed(context, log, pid, what)
+    error = start_failed(context, log, pid, what, code)
     error.__cause__ = exited(context, None, pid, code, doing, oom=oom)
     return error
 
@@ -246,6 +239,20 @@ def _where(context: TaskContext, pid: int | None) -> dict[str, Any]:
     task = context.task
     address = context.cluster_spec.task_address(task.job, task.index)
     return {"task": str(task), "address": address, "pid": pid}
+
+
+def _words(code: int | None, pid: int | None) -> str | None:
+    """Return the last lines of a forkserver that took its tasks along.
+
+    Of the modules that it has imported the last one is named, unless the task was there already.
+    """
+    if not isinstance(code, Unseen):
+        return None
+    lines = code.words.splitlines()[-TAIL:]
+    marks = [line == "ready to import" or line.startswith("importing ") for line in lines]
+    last = [] if pid is not None else lines[-1:]
+    lines = [line for line, mark in zip(lines, marks, strict=True) if not mark] or last
+    return "\n".join(["it printed last:", *lines]) if lines else None
 
 
 def _tail(log: TaskLog) -> str | None:

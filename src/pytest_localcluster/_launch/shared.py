@@ -14,7 +14,7 @@ import pickle
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from .. import _rendezvous
@@ -127,8 +127,7 @@ def ask_for_guard(
     parts: tuple[object, ...],
     title: list[str],
     folder: str,
-    control: socket.socket,
-    output: int,
+    fds: Sequence[int],
     start_hub: Callable[[socket.socket, int], object],
 ) -> SharedGuard | None:
     """Ask the hub of this run for a guard, and do not wait for it.
@@ -137,8 +136,7 @@ def ask_for_guard(
         parts: what tells hubs apart: run, interpreter, and whatever imports may depend on.
         title: the command line that the guard shall show.
         folder: that the guard removes when this process has ended.
-        control: the socket of its forkserver.
-        output: where that prints to.
+        fds: of its forkserver: the control socket, the output, and the pipe for its exit code.
         start_hub: called with the socket it listens at, and a descriptor that becomes readable when
             this process ends.
 
@@ -162,7 +160,7 @@ def ask_for_guard(
         leash = poll(connect, Deadline(_PATIENCE))
         if leash is None:
             return None
-        _rendezvous.send(leash, wanted, [own, control.fileno(), output])
+        _rendezvous.send(leash, wanted, [own, *fds])
         return SharedGuard(leash)
     except OSError:  # another user has the address, or the hub ended just now
         return None

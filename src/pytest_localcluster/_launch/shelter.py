@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from .._clock import Deadline, poll
 from .._core.files import unnamed_file
 from . import boot
 from .surroundings import surroundings
@@ -92,6 +93,18 @@ class _OwnGuard(subprocess.Popen[bytes]):
     born = True
     output = None
 
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, with a timeout of the machine's clock.
+
+        Raises:
+            TimeoutExpired: it lives still.
+        """
+        if timeout is not None:
+            poll(lambda: self.poll() is not None, Deadline(timeout), interval=0.0005)
+            if self.returncode is None:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+        return super().wait()
+
     def close(self) -> None:
         """Give back nothing: a child that was waited for leaves nothing."""
 
@@ -127,26 +140,30 @@ def start_guard(
     preload: tuple[str, ...] = (),
     *,
     output: IO[bytes] | None = None,
+    status: int | None = None,
     environ: Mapping[str, str] | None = None,
     run: str = "",
 ) -> Guard:
     """Start a guard, with a forkserver if it is given that one's ``control`` socket.
 
-    If that can be, it is forked from what a whole ``run`` imports once.
+    If that can be, it is forked from what a whole ``run`` imports once. The forkserver's pid and
+    exit code are written to the descriptor ``status``.
     """
     with _lock:
         shelter = _own()
         guard = None
-        if run and control is not None and output is not None:
-            guard = _shared_guard(shelter, run, control, preload, output.fileno(), environ or {})
+        if run and control is not None and output is not None and status is not None:
+            fds = [control.fileno(), output.fileno(), status]
+            guard = _shared_guard(shelter, run, fds, preload, environ or {})
         if guard is None:
             options = {
                 "owner": shelter.owner,
                 "folder": str(shelter.path),
                 "control": None if control is None else control.fileno(),
+                "status": status,
                 "preload": list(preload),
             }
-            fds = [] if control is None else [control.fileno()]
+            fds = [fd for fd in (options["control"], status) if isinstance(fd, int)]
             to = subprocess.DEVNULL if output is None else output
             title = boot.command(_GUARD, str(shelter.owner))
             guard = boot.execute(_OwnGuard, title, options, fds, to, environ or {})
@@ -157,9 +174,8 @@ def start_guard(
 def _shared_guard(
     shelter: _Shelter,
     run: str,
-    control: socket.socket,
+    fds: list[int],
     preload: tuple[str, ...],
-    output: int,
     environ: Mapping[str, str],
 ) -> Guard | None:
     from . import shared
@@ -179,7 +195,7 @@ def _shared_guard(
     paths, variables = surroundings()
     parts = (run, boot.command(_HUB), preload, paths, sorted({**variables, **environ}.items()))
     title = boot.command(_GUARD, str(shelter.owner))
-    return shared.ask_for_guard(parts, title, folder, control, output, start_hub)
+    return shared.ask_for_guard(parts, title, folder, fds, start_hub)
 
 
 def kept_folder(guard: Guard | None) -> Path:

@@ -10,12 +10,12 @@ import hashlib
 import os
 import re
 from collections.abc import Generator
-from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 import pytest
 
 from .. import _moments
+from .._clock import now_ns
 from .._core import text as names
 from .._timeline.recorder import Phase, Recorder
 
@@ -101,7 +101,7 @@ class Timelines:
             return (yield)
 
     def _phase(self, name: str, *, fixture: bool = False) -> _Timed:
-        phase = Phase(name, monotonic_ns(), fixture=fixture)
+        phase = Phase(name, now_ns(), fixture=fixture)
         self._recorder.phases.append(phase)
         return _Timed(phase)
 
@@ -182,9 +182,7 @@ class Timelines:
 
         failure = "\n\n".join(self._failures)
         try:
-            story = tell_story(
-                self._recorder, clusters, test, self._outcome, failure, monotonic_ns()
-            )
+            story = tell_story(self._recorder, clusters, test, self._outcome, failure, now_ns())
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._own_folder:
                 (self._folder / ".gitignore").write_text("*\n", encoding="utf-8")
@@ -231,7 +229,7 @@ class _Timed:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._phase.end = monotonic_ns()
+        self._phase.end = now_ns()
         # A skip is no failure, and what ends the run is none of this phase's.
         self._phase.failed = kind is not None and (
             issubclass(kind, (Exception, pytest.fail.Exception))

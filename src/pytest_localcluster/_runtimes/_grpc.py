@@ -12,6 +12,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from .._channel import TOKEN_KEY
+from .._clock import real_time
 from .._core.listeners import others_at
 from ..errors import PortError
 
@@ -27,6 +28,7 @@ __all__ = [
     "has_ipv6_loopback",
     "make_server",
     "start_server",
+    "time_remaining",
 ]
 
 _OPTIONS = (
@@ -46,6 +48,20 @@ HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 def make_server(threads: Threads, interceptors: Sequence[grpc.ServerInterceptor]) -> grpc.Server:
     """Return a server that runs its handlers in ``threads`` and listens nowhere yet."""
     return grpc.server(threads, interceptors=interceptors, options=_OPTIONS)
+
+
+def time_remaining(context: Any) -> float | None:
+    """Return the seconds that a caller will still wait, by the machine's clock; None if unknown.
+
+    gRPC's own method of that name compares the deadline with what time.time() returns, which a
+    function in this task may have replaced.
+    """
+    details = getattr(getattr(context, "_rpc_event", None), "call_details", None)
+    deadline = getattr(details, "deadline", None)
+    if deadline is None:
+        left: float | None = context.time_remaining()
+        return left
+    return max(0.0, float(deadline) - real_time())
 
 
 def start_server(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .. import _held
+from .._clock import grpc_timeout
 from .._ports import Binding
 from .._program import Program, is_within
 from .._spec import job_name
@@ -366,8 +367,9 @@ def _is_healthy(address: str) -> str:
 
     with open_channel(address) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
+        timeout = grpc_timeout(_PROBE_SECONDS)
         try:
-            status = check(health_pb2.HealthCheckRequest(), timeout=_PROBE_SECONDS).status
+            status = check(health_pb2.HealthCheckRequest(), timeout=timeout).status
         except grpc.RpcError as error:
             return (
                 f"the gRPC health service at {address} does not answer: "

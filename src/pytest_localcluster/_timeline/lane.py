@@ -7,10 +7,9 @@ import os
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic_ns
 from typing import TYPE_CHECKING, NamedTuple
 
-from .._clock import Deadline
+from .._clock import Deadline, now_ns
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -48,7 +47,7 @@ class Call:
 
     def done(self, result: Future[object]) -> None:
         """Learn that there is a result."""
-        self.end = monotonic_ns()
+        self.end = now_ns()
         if result.cancelled():
             self.error = "cancelled"
         elif (error := result.exception()) is not None:
@@ -74,7 +73,7 @@ class Life:
     def over(self) -> None:
         """Learn that its process is gone, just now if that was not known. Idempotent."""
         if self.ended is None:
-            self.ended = monotonic_ns()
+            self.ended = now_ns()
 
 
 @dataclass
@@ -101,12 +100,12 @@ class Lane:
 
     def happened(self, what: str, name: str) -> None:
         """Remember something that happens just now."""
-        self.moments.append(Moment(monotonic_ns(), what, name))
+        self.moments.append(Moment(now_ns(), what, name))
 
     def launching(self, notes: Path) -> None:
         """Begin another life."""
         self.learn_exitcode()
-        self.lives.append(Life(monotonic_ns(), notes))
+        self.lives.append(Life(now_ns(), notes))
         self.happened("launch", "")
         self._open_log()
 
@@ -146,7 +145,7 @@ class Lane:
         size = os.fstat(self._log).st_size
         if size == self._read:
             return
-        now = monotonic_ns()
+        now = now_ns()
         if size < self._read:  # somebody has emptied it
             self._read, self._rest = 0, b""
         skipped = size - self._read - _AT_ONCE
@@ -172,7 +171,7 @@ class Lane:
         self.learn_exitcode()
         self.look()
         if self._rest:
-            self._print(monotonic_ns(), self._rest)
+            self._print(now_ns(), self._rest)
             self._rest = b""
         log, self._log = self._log, None
         if log is not None:

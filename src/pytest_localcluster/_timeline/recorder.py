@@ -8,9 +8,9 @@ import threading
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Self
 
+from .._clock import now_ns
 from .._ring import has_no_space
 from .lane import Call, Lane
 from .lookout import Lookout
@@ -54,7 +54,7 @@ class Step:
     error: str = ""
 
     def __enter__(self) -> Self:
-        self.begin = monotonic_ns()
+        self.begin = now_ns()
         return self
 
     def __exit__(
@@ -63,7 +63,7 @@ class Step:
         error: BaseException | None,
         frames: TracebackType | None,
     ) -> None:
-        self.end = monotonic_ns()
+        self.end = now_ns()
         if kind is not None:
             self.error = f"{kind.__name__}: {error}"
 
@@ -75,7 +75,7 @@ class Disorder:
     cluster: LocalCluster
     what: str
     tasks: Collection[Task]
-    begin: int = field(default_factory=monotonic_ns)
+    begin: int = field(default_factory=now_ns)
     end: int | None = None
 
 
@@ -93,7 +93,7 @@ class Recorder:
         self.steps: deque[Step] = deque(maxlen=_STEPS)
         self.faults: list[Disorder] = []
         self.phases: deque[Phase] = deque(maxlen=_PHASES)
-        self.began = monotonic_ns()
+        self.began = now_ns()
         self._lanes: list[Lane] = []
         self._lookout = Lookout()
         self._clusters = itertools.count(1)
@@ -125,7 +125,7 @@ class Recorder:
     def called(self, server: Server, name: str, result: Future[Any]) -> None:
         """Learn that a task was given a function to run."""
         if server in server.cluster.servers:
-            call = Call(name, monotonic_ns())
+            call = Call(name, now_ns())
             self.lane(server).calls.append(call)
             result.add_done_callback(call.done)
 
@@ -144,7 +144,7 @@ class Recorder:
         for fault in faults:
             for known in self.faults:
                 if known.end is None and known.what == fault.what:
-                    known.end = monotonic_ns()
+                    known.end = now_ns()
                     break
 
     # -- what the plugin tells, and asks
@@ -152,7 +152,7 @@ class Recorder:
     def begin(self) -> None:
         """Forget what was before the test that begins now, but for what goes on."""
         self.look()
-        self.began = monotonic_ns()
+        self.began = now_ns()
         for lane in self._lanes:
             lane.begin()
         self.steps.clear()
@@ -195,7 +195,7 @@ class Recorder:
         self._lookout.leave([lane for lane in self._lanes if lane.server.cluster is cluster])
         for fault in self.faults:
             if fault.cluster is cluster and fault.end is None:
-                fault.end = monotonic_ns()
+                fault.end = now_ns()
 
     def forget(self, cluster: LocalCluster) -> None:
         """Drop what is known of a cluster that was stopped."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..._clock import Deadline
 from ...errors import StopError, UnsupportedError
-from ..fate import Fate
+from ..fate import Fate, Unseen
 from ..handle import ChildProcess
 from .relay import CONTROL, ENDED, HANGUP, OUTPUT
 
@@ -54,6 +54,10 @@ class NoTerminal:
         """Do nothing."""
 
 
+def _unseen() -> Unseen:
+    return Unseen("ended with its actor or node, exit status unknown")
+
+
 class _RemoteFate(Fate):
     """What becomes of a process whose pid says nothing here."""
 
@@ -73,10 +77,10 @@ class RemoteProcess(ChildProcess):
         status, self._status = os.pipe()
         entry = replace(entry, terminal=NoTerminal())
         forks = cast("ProcessLauncher", berth)  # as much of it as a handle needs
-        super().__init__(forks, number, entry, log, ours, status, settings)
+        super().__init__(forks, number, entry, log, ours, status, settings, _unseen)
         self._berth = berth
         self._file = log.open()
-        self._fate = _RemoteFate(status, self._held.give_back)
+        self._fate = _RemoteFate(status, self._held.give_back, _unseen)
         self._told_of_memory = ""
         self._leaving = threading.Event()
         name = self._name

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..._clock import Deadline
+from .._grpc import time_remaining
 
 if TYPE_CHECKING:
     import grpc
@@ -71,7 +72,7 @@ class Conversation:
 
     def time_remaining(self) -> float | None:
         """Return the seconds that the caller will still wait: for this answer, or at all."""
-        left, whole = self._deadline.remaining(), self._context.time_remaining()
+        left, whole = self._deadline.remaining(), time_remaining(self._context)
         return whole if left is None else left if whole is None else min(left, whole)
 
     def _hung_up(self) -> None:

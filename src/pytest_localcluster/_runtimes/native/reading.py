@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from ..._channel import open_channel, token_metadata
+from ..._clock import grpc_timeout
 from ..._proto.worker_pb2 import ReadVariablesRequest, ReadVariablesResponse
 from ..._proto.worker_pb2_grpc import WorkerServiceStub
 from ..._tensors import value_from_chunks
@@ -28,7 +29,7 @@ def read_variables(address: str, token: str, timeout: float | None) -> dict[str,
     with open_channel(address) as channel:
         stub: Any = WorkerServiceStub(channel)  # type: ignore[no-untyped-call]
         stream = stub.ReadVariables(
-            ReadVariablesRequest(), timeout=timeout, metadata=token_metadata(token)
+            ReadVariablesRequest(), timeout=grpc_timeout(timeout), metadata=token_metadata(token)
         )
         try:
             return dict(_variables(stream))

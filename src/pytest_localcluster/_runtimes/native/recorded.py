@@ -17,9 +17,9 @@ imported otherwise. What is noted, by kind, with the place that goes with it::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from ..._clock import now_ns
 from ..._graph import in_short
 from ..._ring import Ring
 from ..._tensors import size_of
@@ -72,9 +72,9 @@ class RecordedExecution(Execution):
         if not self._spare:
             return _perform(self, operation)
         self._spare -= 1
-        begin = monotonic_ns()
+        begin = now_ns()
         done = _perform(self, operation)
-        self._note((begin, monotonic_ns(), operation, self._step_id, done is None))
+        self._note((begin, now_ns(), operation, self._step_id, done is None))
         return done
 
 
@@ -128,7 +128,7 @@ class RecordedStepping(Stepping):
     """A step under way, whose master notes what it sends to other tasks and gets from there."""
 
     def _hand(self, key: str, value: Any) -> list[Callable[[], None]]:
-        now, size = monotonic_ns(), size_of(value)
+        now, size = now_ns(), size_of(value)
         for part, missing in zip(self._plan.parts, self._missing, strict=True):
             if key in missing:
                 code = self._code("hand", key, part)
@@ -144,7 +144,7 @@ class RecordedStepping(Stepping):
             ring.close(number, failed=True)
             raise
         ring.end(number)
-        now = monotonic_ns()
+        now = now_ns()
         for key, place in part.returned:
             size = 0 if place is None else _size(results[place])
             ring.add(self._code("bring", key, part), now, now, step_id, size)

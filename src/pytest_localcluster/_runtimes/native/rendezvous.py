@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..._tensors import size_of
 from ...errors import AbortedError, CancelledError, NotFoundError
+from .._grpc import time_remaining
 from .statuses import StepFailed, passed_on, status_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Caller(Protocol):
 
 def time_left(caller: Caller) -> float | None:
     """Return the seconds that a caller will still wait; None if there is no end."""
-    left = caller.time_remaining()
+    left = time_remaining(caller)
     # gRPC's word for "no deadline" has been None, infinity and the year 2262.
     return None if left is None or left > threading.TIMEOUT_MAX else left
 

@@ -17,10 +17,10 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from queue import Empty, SimpleQueue
-from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from ... import _held
+from ..._clock import now_ns
 from ..._ring import FOREVER
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Scribe:
         over = False
         while not over:
             over = self._wait()
-            now = monotonic_ns()
+            now = now_ns()
             wrote = self._write_done()
             if self._running or self._seen:
                 self._look()
@@ -113,7 +113,7 @@ class Scribe:
         with self._turning:
             if self._asleep:
                 self._asleep = False
-                self.ring.is_complete(monotonic_ns())
+                self.ring.is_complete(now_ns())
                 self._bell.put(False)
 
     def _write_done(self) -> bool:
@@ -146,5 +146,5 @@ class Scribe:
 
     def leave_out(self, count: int, step_id: int) -> None:
         """Write down that a step has so many more operations, of which no word will be left."""
-        now = monotonic_ns()
+        now = now_ns()
         self.ring.add(self.ring.code("more", "", ""), now, now, step_id, count)

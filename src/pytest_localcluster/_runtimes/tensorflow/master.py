@@ -11,6 +11,7 @@ import contextlib
 import grpc
 
 from ..._channel import open_channel
+from ..._clock import grpc_timeout
 from ..._proto.server_pb2 import ServerDef
 
 __all__ = ["clear", "end_sessions"]
@@ -27,7 +28,9 @@ _NOBODY = ServerDef(job_name="/job:nobody").SerializeToString()
 def end_sessions(address: str) -> None:
     """End all sessions of a server's master, and their steps; nothing happens if it is gone."""
     with contextlib.suppress(grpc.RpcError), open_channel(address, plain=True) as channel:
-        channel.unary_unary("/tensorflow.MasterService/Reset")(_NOBODY, timeout=_PATIENCE)
+        channel.unary_unary("/tensorflow.MasterService/Reset")(
+            _NOBODY, timeout=grpc_timeout(_PATIENCE)
+        )
 
 
 def clear(address: str) -> None:
