@@ -14,6 +14,7 @@ from ._channel import close_all, renew_all
 from ._clock import Deadline, now
 from ._config import ClusterConfig
 from ._context import Token
+from ._core.forks import inherited, owner_only, refusal
 from ._exit import forget, stop_at_exit
 from ._faults import Faults
 from ._launchers import check_launcher
@@ -121,6 +122,10 @@ class LocalCluster(Faults):
             StartError: a task did not come up; nothing is left of the others.
             PortError: no ports are to be had.
         """
+        if inherited(self):
+            if self._open is not None:
+                raise refusal(self, "start")
+            self._owner, self._lock = os.getpid(), threading.RLock()
         with self._lock:
             if self._open is not None:
                 raise ClusterError("this cluster runs already", remedy="stop() it first")
@@ -164,20 +169,18 @@ class LocalCluster(Faults):
             wait_all_ready(lives, deadline)
             _setup.prepare_next(places)
             self._open = undo.pop_all()
-        self._owner = os.getpid()
         stop_at_exit(self)
 
     def _start_deadline(self) -> Deadline:
         return Deadline(_setup.start_seconds(self.config, self._runtimes.values()))
 
+    @owner_only
     def stop(self) -> None:
         """Stop all tasks and give everything back. Idempotent.
 
         Raises:
             StopError: something would not die; everything else is gone all the same.
         """
-        if self._owner != os.getpid():
-            return  # a fork of the test process; the cluster is its parent's
         with self._lock:
             opened, self._open = self._open, None
             if opened is None:
@@ -191,6 +194,11 @@ class LocalCluster(Faults):
                 _held.forget_ended()
                 _warned.deliver()
 
+    def _clean_up(self) -> None:
+        """Stop as :meth:`stop` does; in a fork, leave the cluster to the parent."""
+        if not inherited(self):
+            self.stop()
+
     def _end(self) -> None:
         lives = [life for life in self._lives() if not life.leave()]
         end_all(lives[::-1], self.config.stop_timeout)  # the last started goes first
@@ -202,7 +210,7 @@ class LocalCluster(Faults):
         return self.start() if self._open is None else self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._clean_up()
 
     def _check_running(self, verb: str) -> ExitStack:
         """Return what is undone at the stop, in reverse order; ClusterError if it is stopped."""
@@ -226,6 +234,7 @@ class LocalCluster(Faults):
         server._check_takes_sessions()
         return Session(server.target, **options)
 
+    @owner_only
     def run(
         self,
         fn: Callable[..., T],
@@ -245,6 +254,7 @@ class LocalCluster(Faults):
         futures = {server: server.submit(fn, *args, **kwargs) for server in jobs[job]}
         return gather(futures, timeout)
 
+    @owner_only
     def reset(self) -> None:
         """Bring every task's server back to the state just after start.
 
@@ -263,6 +273,7 @@ class LocalCluster(Faults):
             if error is not None:
                 raise error
 
+    @owner_only
     def restart_dead(self) -> list[Server]:
         """Start the tasks again that have died or were stopped; return them."""
         with self._lock:

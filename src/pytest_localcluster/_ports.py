@@ -29,6 +29,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 from . import _held
+from ._core.forks import inherited, owner_only
 from .errors import PortError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class PortLease:
         self._holder: socket.socket | None = holder
         self._picked = picked
         self._released = False
+        self._owner = os.getpid()
         owner = _held.owner()
         dropped = None if owner is not None else partial(_is_dropped, weakref.ref(self))
         self._held = _held.hold(
@@ -98,6 +100,7 @@ class PortLease:
                     remedy="start the cluster again; it gets fresh ports",
                 )
 
+    @owner_only
     def release(self) -> None:
         """Give the port back. Idempotent."""
         if self._released:
@@ -119,7 +122,8 @@ class PortLease:
         error: BaseException | None,
         frames: TracebackType | None,
     ) -> None:
-        self.release()
+        if not inherited(self):
+            self.release()
 
     def __repr__(self) -> str:
         state = "released" if self._released else "held" if self.held else "handed over"

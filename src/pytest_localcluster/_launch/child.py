@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from pytest_localcluster import _context, _warned
 from pytest_localcluster._clock import Deadline
-from pytest_localcluster._core import exceptions, pickling
+from pytest_localcluster._core import exceptions, pickling, sockets
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.debugger import Breakpoints
 from pytest_localcluster._launch.recorder import Recorder
@@ -53,7 +53,7 @@ class Child:
         parent: int,
         failure: BaseException | None,
     ) -> None:
-        self.control = socket.socket(fileno=control)
+        self.control = sockets.adopt(control)
         self.log = log
         self.payload = payload
         self.parent = parent

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._clock import Deadline
-from .._core import pickling
+from .._core import pickling, sockets
 from .._logs import settle
 from .._warned import Filters
 from ..errors import ClusterError
@@ -145,7 +145,7 @@ class ProcessLauncher:
         """
         with ExitStack() as failed, ExitStack() as sent:
             sent.callback(os.close, output)
-            ours, theirs = socket.socketpair()
+            ours, theirs = sockets.new_socketpair()
             failed.callback(ours.close)
             sent.callback(theirs.close)
             status, status_end = os.pipe()
@@ -218,7 +218,7 @@ class ProcessLauncher:
     def _start(self) -> None:
         self._close()
         self._used, self._keeps, self._sees = False, False, surroundings()
-        self._control, theirs = socket.socketpair()
+        self._control, theirs = sockets.new_socketpair()
         # Unlinked from the start, so that no end of this process can leave it behind.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # _close() closes it
         with theirs:

@@ -93,9 +93,9 @@ class Watch:
     def created(self, cluster: LocalCluster) -> None:
         """Let a cluster live as long as the fixture being set up, or else the test that runs."""
         if self._fixtures:
-            self._fixtures[-1].addfinalizer(cluster.stop)
+            self._fixtures[-1].addfinalizer(cluster._clean_up)
         elif self._owner is not None:
-            self._owner.addfinalizer(cluster.stop)
+            self._owner.addfinalizer(cluster._clean_up)
 
     @cached_property
     def debugging(self) -> Debugging:
@@ -227,7 +227,7 @@ class Watch:
             from ..errors import ClusterError
 
             try:
-                watched.cluster.stop()
+                watched.cluster._clean_up()
             except ClusterError as error:
                 sys.stderr.write(f"{error}\n")  # the run is over: nothing is left that could fail
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _rendezvous
 from .._clock import Deadline
+from .._core.forks import inherited
 from .._launch.line import Line
 from ..errors import StartError, StartTimeout, UnsupportedError
 from .messages import load_failure
@@ -69,7 +70,7 @@ class Member:
         with self._lock:
             link = self._link
             # That of a parent is not ours: the steward would take us for it.
-            if link is None or link.lost or link.owner != os.getpid():
+            if link is None or link.lost or inherited(link):
                 self._link = link = _join(self._address)
             return link
 
@@ -110,7 +111,7 @@ class Member:
         """Take leave of the steward, which ends its clusters if nobody else is left. Idempotent."""
         with self._lock:
             link, self._link = self._link, None
-        if link is not None and link.owner == os.getpid():
+        if link is not None and not inherited(link):
             link.leave()
 
 
@@ -118,7 +119,7 @@ class Link:
     """One connection; any number of threads ask, and one reads the answers."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.owner = os.getpid()
+        self._owner = os.getpid()
         self.lost = False
         self._line = Line(sock, "the steward", lambda _: None)
         self._numbers = count()
@@ -142,7 +143,7 @@ class Link:
             if not self.lost:
                 self._asked[number] = future
         try:
-            if self.lost:
+            if self.lost or inherited(self):
                 raise BrokenPipeError
             self._line.send(number, kind, *args)
         except OSError:
