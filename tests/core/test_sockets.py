@@ -89,12 +89,16 @@ WHERE = {
 
 
 @pytest.mark.parametrize(
-    ("where", "workers"), [*((where, "0") for where in WHERE), ("a conftest", "2")]
+    ("where", "workers"),
+    [
+        ("a conftest", "0"),
+        ("a conftest", "2"),
+        ("a preloaded module", "0"),
+        pytest.param("a conftest, by gevent", "0", marks=pytest.mark.needs("gevent")),
+    ],
 )
 def test_a_run(pytester: pytest.Pytester, where: str, workers: str) -> None:
     module, text, marked = WHERE[where]
-    if "gevent" in text:
-        pytest.importorskip("gevent")
     pytester.makepyfile(
         **{module: text},
         test_it=f"""
@@ -135,3 +139,26 @@ def test_a_run(pytester: pytest.Pytester, where: str, workers: str) -> None:
     )
     result = pytester.runpytest_subprocess("-p", "no:asyncio", f"-n{workers}", timeout=100)
     result.assert_outcomes(passed=3)
+
+
+@pytest.mark.needs("gevent")
+@pytest.mark.parametrize("where", ["thread", "preload"])
+def test_a_server_that_gevent_takes_its_threads(pytester: pytest.Pytester, where: str) -> None:
+    patch = "from gevent import monkey\nmonkey.patch_all()\n"
+    marked = "preload=['patched']" if where == "preload" else "launcher='thread'"
+    pytester.makepyfile(
+        conftest=patch if where == "thread" else "",
+        patched=patch,
+        test_it=f"""
+        import pytest
+
+        @pytest.mark.cluster({marked})
+        def test_it(local_cluster):
+            pass
+        """,
+    )
+    result = pytester.runpytest_subprocess("-p", "no:asyncio", "-p", "no:xdist", timeout=60)
+    result.assert_outcomes(errors=1)
+    text = result.stdout.str()
+    assert "UnsupportedError: gevent.monkey has replaced the threads of process" in text
+    assert "To fix this: use launcher='process'" in text
