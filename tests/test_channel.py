@@ -25,6 +25,8 @@ class Member:
     def reconnect(self) -> None:
         self.reconnected += 1
 
+    def leave_to_parent(self) -> None: ...
+
 
 @pytest.mark.parametrize(
     ("address", "dialled"),

@@ -126,7 +126,6 @@ class AttachedCluster(LocalCluster):
             if self._resets:
                 self.reset()
             self._open = undo.pop_all()
-        self._owner = os.getpid()
 
     def _addresses(self, job: str, count: int) -> list[str]:
         return self._file.spec.job_tasks(job)[:count] if count else []

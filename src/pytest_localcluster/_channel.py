@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -11,6 +12,7 @@ import grpc
 
 from . import _context
 from ._clock import grpc_timeout
+from ._core.forks import inherited, refusal
 
 __all__ = [
     "CHANNEL_OPTIONS",
@@ -20,6 +22,7 @@ __all__ = [
     "TaskChannel",
     "close_all",
     "dialled",
+    "leave",
     "open_channel",
     "register",
     "renew_all",
@@ -65,6 +68,12 @@ class Member(Protocol):
 
     def disconnect(self) -> None:
         """Stop talking, at once and without a word to the other side."""
+
+    def leave_to_parent(self) -> None:
+        """In a fork: make a new connection when one is needed, and never touch the old one.
+
+        Called before anything else runs there, when other threads may have held any lock.
+        """
 
 
 def dialled(address: str) -> str:
@@ -179,6 +188,25 @@ def close_all(address: str) -> None:
         member.disconnect()
 
 
+_of_parents: list[object] = []  # connections that are used, and may be closed, by others only
+
+
+def _leave_to_parent() -> None:
+    global _lock
+    _lock = threading.Lock()
+    for members in list(_by_address.values()):
+        for member in members:
+            member.leave_to_parent()
+
+
+def leave(connection: object) -> None:
+    """In a fork, keep a connection from being closed: that would end it for the parent too."""
+    _of_parents.append(connection)
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 class TaskChannel(grpc.Channel):  # type: ignore[misc]
     """A channel to one task, through its restarts: each call goes to the task that is there now.
 
@@ -193,6 +221,7 @@ class TaskChannel(grpc.Channel):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._past: list[grpc.Channel] = []  # calls that are under way there are to fail by them
         self._now: grpc.Channel | None = open_channel(address, token)
+        self._owner = os.getpid()
         register(address, self)
 
     def reconnect(self) -> None:
@@ -203,6 +232,12 @@ class TaskChannel(grpc.Channel):  # type: ignore[misc]
                 self._now = open_channel(self._address, self._token)
                 for callback, try_to_connect in self._subscribed:
                     self._now.subscribe(callback, try_to_connect)
+
+    def leave_to_parent(self) -> None:
+        """In a fork: refuse calls from now on; of gRPC's own, some raise, and some hang."""
+        self._lock = threading.Lock()
+        leave([self._past, self._now])
+        self._past, self._now = [], None
 
     def close(self) -> None:
         """Close it; calls that are under way fail. Idempotent."""
@@ -218,6 +253,8 @@ class TaskChannel(grpc.Channel):  # type: ignore[misc]
     def now(self) -> grpc.Channel:
         """Return the channel to the task that is there now."""
         if self._now is None:
+            if inherited(self):
+                raise refusal(self, "call")
             raise ValueError(f"this is a closed channel: the task at {self._address} is gone")
         return self._now
 
@@ -251,6 +288,9 @@ class TaskChannel(grpc.Channel):  # type: ignore[misc]
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return f"<channel to {self._address}>"
 
 
 class _Method:

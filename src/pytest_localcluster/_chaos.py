@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from . import _held
 from ._clock import now
+from ._core.forks import inherited
 from .errors import ClusterError, ServerExited
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ class Chaos:
         frames: TracebackType | None,
     ) -> None:
         assert self._thread is not None
+        if inherited(self._cluster):  # a fork leaves the block, in which nothing disturbs
+            return
         self._over.set()
         self._thread.join()  # all that it may be doing has a deadline of its own
         failure, self._failure = self._failure, None

@@ -16,6 +16,7 @@ from ._config import ClusterConfig
 from ._context import Token
 from ._core import coroutines
 from ._core.files import of_the_machine
+from ._core.forks import inherited, owner_only, refusal
 from ._core.sockets import need_sockets
 from ._exit import forget, stop_at_exit
 from ._faults import Faults
@@ -132,6 +133,10 @@ class LocalCluster(Faults):
             StartError: a task did not come up; nothing is left of the others.
             PortError: no ports are to be had.
         """
+        if inherited(self):
+            if self._open is not None:
+                raise refusal(self, "start")
+            self._owner, self._lock = os.getpid(), threading.RLock()
         with self._lock, of_the_machine(), need_sockets("a cluster"):
             if self._open is not None:
                 raise ClusterError("this cluster runs already", remedy="stop() it first")
@@ -177,20 +182,18 @@ class LocalCluster(Faults):
             wait_all_ready(lives, deadline)
             _setup.prepare_next(places)
             self._open = undo.pop_all()
-        self._owner = os.getpid()
         stop_at_exit(self)
 
     def _start_deadline(self) -> Deadline:
         return Deadline(_setup.start_seconds(self.config, self._runtimes.values()))
 
+    @owner_only
     def stop(self) -> None:
         """Stop all tasks and give everything back. Idempotent.
 
         Raises:
             StopError: something would not die; everything else is gone all the same.
         """
-        if self._owner != os.getpid():
-            return  # a fork of the test process; the cluster is its parent's
         with self._lock, of_the_machine():
             opened, self._open = self._open, None
             if opened is None:
@@ -204,6 +207,11 @@ class LocalCluster(Faults):
                 _held.forget_ended()
                 _warned.deliver()
 
+    def _clean_up(self) -> None:
+        """Stop as :meth:`stop` does; in a fork, leave the cluster to the parent."""
+        if not inherited(self):
+            self.stop()
+
     def _end(self) -> None:
         lives = [life for life in self._lives() if not life.leave()]
         end_all(lives[::-1], self.config.stop_timeout)  # the last started goes first
@@ -215,7 +223,7 @@ class LocalCluster(Faults):
         return self.start() if self._open is None else self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._clean_up()
 
     async def __aenter__(self) -> Self:
         started = self._open is None
@@ -271,6 +279,7 @@ class LocalCluster(Faults):
         timeout: float | None = None,
         **kwargs: Any,
     ) -> list[T]: ...
+    @owner_only
     def run(
         self,
         fn: Callable[..., Any],
@@ -290,6 +299,7 @@ class LocalCluster(Faults):
         futures = {server: server.submit(fn, *args, **kwargs) for server in jobs[job]}
         return gather(futures, timeout)
 
+    @owner_only
     def reset(self) -> None:
         """Bring every task's server back to the state just after start.
 
@@ -312,6 +322,7 @@ class LocalCluster(Faults):
             if error is not None:
                 raise error
 
+    @owner_only
     def restart_dead(self) -> list[Server]:
         """Start the tasks again that have died or were stopped; return them."""
         with self._lock:

@@ -14,8 +14,8 @@ __all__ = ["forget", "running", "stop_at_exit"]
 class Stoppable(Protocol):
     """What a cluster is, as far as its end goes."""
 
-    def stop(self) -> None:
-        """Stop it."""
+    def _clean_up(self) -> None:
+        """Stop it, unless this is a fork of the process that started it."""
 
 
 _running: set[Stoppable] = set()
@@ -43,4 +43,4 @@ def running() -> set[Stoppable]:
 def _stop_all() -> None:
     for cluster in list(_running):
         with suppress(StopError):
-            cluster.stop()
+            cluster._clean_up()

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from ._chaos import BETWEEN_TASKS, KINDS, OF_TASKS, Chaos
+from ._core.forks import owner_only
 from ._links import Condition
 from ._net import Fault, Links
 from ._server import Server
@@ -28,9 +29,11 @@ class Faults:
     """The verbs of a cluster's network; LocalCluster has them."""
 
     config: ClusterConfig
+    _owner: int
     servers: list[Server]
     _net: Links = Links(None, {})  # before a start
 
+    @owner_only
     def partition(self, a: Who, b: Who) -> Fault:
         """Let nothing pass between ``a`` and ``b``, in either direction, until it is healed.
 
@@ -47,6 +50,7 @@ class Faults:
         """
         return self._inflict("partition", a, b, Condition(held=True))
 
+    @owner_only
     def delay(self, a: Who, b: Who, seconds: float) -> Fault:
         """Have every byte between ``a`` and ``b`` arrive so much later, in either direction.
 
@@ -60,6 +64,7 @@ class Faults:
             )
         return self._inflict(f"delay of {seconds:g} s", a, b, Condition(delay=float(seconds)))
 
+    @owner_only
     def drop(self, a: Who, b: Who) -> Fault:
         """Reset all connections between ``a`` and ``b``, and refuse new ones until it is healed.
 
@@ -67,10 +72,12 @@ class Faults:
         """
         return self._inflict("drop", a, b, Condition(cut=True))
 
+    @owner_only
     def heal(self) -> None:
         """Undo all faults between tasks; what was held or slowed goes on at once."""
         self._linked("heal").heal()
 
+    @owner_only
     def chaos(
         self,
         seed: int | str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from . import _links, _moments
 from ._channel import close_all
 from ._context import TaskContext
+from ._core.forks import inherited, owner_only
 from ._launch import find_launcher
 from ._links import UNTROUBLED, Condition
 from ._logs import TaskLog
@@ -43,7 +45,9 @@ class Fault:
     _pairs: frozenset[Pair] = field(repr=False)
     _condition: Condition = field(repr=False)
     _links: Links = field(repr=False)
+    _owner: int = field(default_factory=os.getpid, repr=False)
 
+    @owner_only
     def heal(self) -> None:
         """Undo this fault, and no other. Idempotent."""
         self._links.heal([self])
@@ -57,7 +61,8 @@ class Fault:
         error: BaseException | None,
         frames: TracebackType | None,
     ) -> None:
-        self.heal()
+        if not inherited(self):
+            self.heal()
 
     def __repr__(self) -> str:
         state = "in force" if self in self._links.in_force else "healed"

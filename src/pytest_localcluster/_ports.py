@@ -38,6 +38,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 from . import _held
+from ._core.forks import inherited, owner_only
 from ._core.listeners import holder_of
 from ._core.sockets import need_sockets
 from .errors import PortError
@@ -85,6 +86,7 @@ class PortLease:
         self._binding = Binding.REUSE  # what the holder leaves room for
         self._picked = picked
         self._released = False
+        self._owner = os.getpid()
         owner = _held.owner()
         dropped = None if owner is not None else partial(_is_dropped, weakref.ref(self))
         self._held = _held.hold(
@@ -199,6 +201,7 @@ class PortLease:
             remedy="take another port: a cluster that is started again has fresh ones",
         )
 
+    @owner_only
     def release(self) -> None:
         """Give the port back. Idempotent."""
         if self._released:
@@ -220,7 +223,8 @@ class PortLease:
         error: BaseException | None,
         frames: TracebackType | None,
     ) -> None:
-        self.release()
+        if not inherited(self):
+            self.release()
 
     def __repr__(self) -> str:
         state = "released" if self._released else "held" if self.held else "handed over"

@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from ._clock import Deadline, poll
+from ._core.sockets import blocking
 
 __all__ = ["AVAILABLE", "accept", "join", "meet", "name", "peer", "receive", "send"]
 
@@ -62,7 +63,7 @@ def join(address: bytes) -> tuple[Literal["listener", "peer"], socket.socket]:
         BlockingIOError: so many wait to be accepted that there is no room for one more.
         PermissionError: a process of another user has it.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = blocking(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
         try:
             sock.bind(address)
@@ -128,6 +129,7 @@ def accept(listener: socket.socket) -> socket.socket | None:
     """Accept and greet who has connected; None if that is another user's, or gone already."""
     sock, _ = listener.accept()
     try:
+        blocking(sock)
         _check(sock)
         sock.sendall(_GREETING)
     except OSError:

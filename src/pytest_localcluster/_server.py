@@ -13,6 +13,7 @@ from ._channel import TaskChannel
 from ._clock import Deadline
 from ._core import coroutines
 from ._core.files import of_the_machine
+from ._core.forks import inherited, owner_only
 from ._core.sockets import need_sockets
 from ._life import Life, State
 from ._lives import end_all, wait_all_ready
@@ -67,6 +68,10 @@ class Server:
     def instead_of_session(self) -> str:
         """What clients use in place of a Session; "" if its runtime takes sessions."""
         return self._life.place.runtime.instead_of_session
+
+    @property
+    def _owner(self) -> int:
+        return self.cluster._owner
 
     @property
     def job_name(self) -> str:
@@ -124,10 +129,12 @@ class Server:
         """None while it runs; afterwards as in :mod:`subprocess`, negative for a signal."""
         return None if self._life.process is None else self._life.process.exitcode
 
+    @owner_only
     def is_alive(self) -> bool:
         """Tell whether the task runs, or is suspended."""
         return self._life.is_alive()
 
+    @owner_only
     def join(self, timeout: float | None = None, *, check: bool = True) -> int | None:
         """Wait until the task has ended; return its exit code, None if ``timeout`` passed first.
 
@@ -144,12 +151,14 @@ class Server:
         """Return the report of a death that nobody asked for or was told of, if there was one."""
         return self._life.unexpected_death()
 
+    @owner_only
     def start(self) -> None:
         """Start the task again after :meth:`stop` or its death; nothing happens if it runs."""
         with self.cluster._lock:
             if not self.is_alive():
                 self.restart()
 
+    @owner_only
     def channel(self) -> grpc.Channel:
         """Return a new gRPC channel to the task; it closes with the cluster.
 
@@ -162,11 +171,13 @@ class Server:
         undo.callback(channel.close)
         return channel
 
+    @owner_only
     def stop(self) -> None:
         """Stop the task; its address stays its own. Idempotent."""
         with self.cluster._lock:
             end_all([self._life], self.cluster.config.stop_timeout)
 
+    @owner_only
     def restart(self) -> None:
         """Stop the task if it runs, start it again at the same address, return when it is ready.
 
@@ -189,6 +200,7 @@ class Server:
             wait_all_ready([self._life], deadline)
             self.cluster._restarted(self)
 
+    @owner_only
     def kill(self, signal: int = signals.SIGKILL) -> None:
         """Send the task a signal; after SIGKILL it is dead when this returns.
 
@@ -204,6 +216,7 @@ class Server:
             raise SpecError(f"{signal!r} is no signal", remedy="use signal.SIGTERM or its like")
         self._life.kill(signal, Deadline(self.cluster.config.stop_timeout))
 
+    @owner_only
     def suspend(self) -> None:
         """Stop the task and its children in their tracks: they keep their sockets, but do nothing.
 
@@ -213,6 +226,7 @@ class Server:
         """
         self._life.suspend()
 
+    @owner_only
     def resume(self) -> None:
         """Let a suspended task go on."""
         self._life.resume()
@@ -224,7 +238,7 @@ class Server:
         try:
             yield self
         finally:
-            if self.is_alive() and self._life.state is State.SUSPENDED:
+            if not inherited(self) and self.is_alive() and self._life.state is State.SUSPENDED:
                 self.resume()
 
     @overload
@@ -240,6 +254,7 @@ class Server:
     def run(
         self, fn: Callable[..., T], /, *args: Any, timeout: float | None = None, **kwargs: Any
     ) -> T: ...
+    @owner_only
     def run(
         self, fn: Callable[..., Any], /, *args: Any, timeout: float | None = None, **kwargs: Any
     ) -> Any:
@@ -271,6 +286,7 @@ class Server:
     ) -> Future[T]: ...
     @overload
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]: ...
+    @owner_only
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have the task run ``fn`` as :meth:`run` does, after what was submitted before.
 
@@ -307,6 +323,7 @@ class Server:
             "it runs on, and what is submitted next waits for it: restart() the task to end it"
         )
 
+    @owner_only
     def variables(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return a copy of the variables that this task holds now, by name (native runtime).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import random
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_localcluster import LocalCluster, ServerExited, SpecError, function
+from pytest_localcluster import LocalCluster, ServerExited, SpecError, UnsupportedError, function
 from tests.conformance.conftest import PROCESSES, MakeCluster
 
 pytestmark = pytest.mark.usefixtures("python")
@@ -171,12 +172,15 @@ class TestProcesses:
             pytest.skip("Ray itself does not bear that its process is forked")
         pid = os.fork()
         if pid == 0:
-            try:
-                cluster.stop()
+            with contextlib.suppress(BaseException):
+                with pytest.raises(UnsupportedError, match="in a fork"):
+                    cluster.stop()
+                with pytest.raises(UnsupportedError, match="in a fork"):
+                    cluster.servers[0].run(int, "3")
                 atexit._run_exitfuncs()
-            finally:
                 os._exit(0)
-        os.waitpid(pid, 0)
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
         assert cluster.run(lambda: 1) == [1, 1]
 
 

@@ -79,6 +79,12 @@ class Connection:
         """Close it because its task is stopped for good."""
         self.close(f"this session is closed: the cluster of {self.target} was stopped")
 
+    def leave_to_parent(self) -> None:
+        """In a fork: call over a channel of one's own from now on."""
+        self._lock = threading.Lock()
+        _channel.leave(self._line)
+        self._line = None
+
     def close(self, why: str) -> None:
         """Close it; calls under way raise CancelledError, later ones say ``why``. Idempotent."""
         with self._lock:

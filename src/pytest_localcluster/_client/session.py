@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from weakref import WeakSet
 
 from .._clock import Deadline
 from .._context import Token, token_for
@@ -29,6 +30,17 @@ __all__ = ["DeviceAttributes", "Session"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 T = TypeVar("T")
+
+_sessions: WeakSet[Session] = WeakSet()
+_of_parents: list[Remote | None] = []  # plans go by their identity
+
+
+def _leave_to_parents() -> None:
+    for session in list(_sessions):
+        session._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parents)
 
 _RESET = 30.0  # seconds that tasks have to forget what they hold, which takes them milliseconds
 _PLANS = 512  # that a session remembers; a loop that makes new Tensors must not fill the memory
@@ -83,7 +95,7 @@ class Session:
         self._names = Names()
         self._plans: dict[Hashable, Plan] = {}
         self._remote: Remote | None = None
-        self._process = os.getpid()
+        _sessions.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return session_here, (handles.key_of(self), self.target, self._token)
@@ -169,10 +181,16 @@ class Session:
         remote, self._remote = self._remote, None
         say_goodbye(self._connection, remote)
 
+    def _leave_to_parent(self) -> None:
+        """In a fork: be a session of one's own, opened with the next run; nothing is closed."""
+        self._lock, self._opening = threading.Lock(), threading.Lock()
+        _of_parents.append(self._remote)
+        self._remote = None
+
     def __del__(self) -> None:
-        # What it made is there if the constructor came so far. In a fork it is the parent's.
+        # What it made is there if the constructor came so far.
         remote = getattr(self, "_remote", None)
-        if remote is None or sys.is_finalizing() or self._process != os.getpid():
+        if remote is None or sys.is_finalizing():
             return
         # Not here: it takes its time, and whoever runs the garbage collector may hold any lock,
         # also those that threading takes to start a thread. The plain way takes none.

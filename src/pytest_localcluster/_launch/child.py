@@ -28,6 +28,7 @@ from pytest_localcluster._core import (
     exceptions,
     pickling,
     settings,
+    sockets,
     test_files,
 )
 from pytest_localcluster._launch import family, plain_bind
@@ -61,7 +62,7 @@ class Child:
         parent: int,
         failure: BaseException | None,
     ) -> None:
-        self.control = socket.socket(fileno=control)
+        self.control = sockets.adopt(control)
         self.log = log
         self.payload = payload
         self.parent = parent

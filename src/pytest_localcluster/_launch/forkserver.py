@@ -23,6 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_localcluster._clock import Deadline, poll
+from pytest_localcluster._core import sockets
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.child import Child, wait_for_orders
 from pytest_localcluster._launch.keeping import Keeping
@@ -68,7 +69,7 @@ def main(control: int, guard: int, imported: Callable[[], BaseException | None])
     family.die_with_parent()  # an import may take long, and nobody listens meanwhile
     if os.getppid() != guard:
         os._exit(1)
-    _Forkserver(socket.socket(fileno=control), guard, imported()).serve()
+    _Forkserver(sockets.adopt(control), guard, imported()).serve()
 
 
 class _Forkserver:
@@ -89,7 +90,7 @@ class _Forkserver:
     def serve(self) -> None:
         self.selector = selector = selectors.DefaultSelector()
         self.keeping = Keeping(self.guard, selector)
-        wakeup, alarm = socket.socketpair()
+        wakeup, alarm = sockets.new_socketpair()
         for end in (wakeup, alarm):
             end.setblocking(False)
         signal.set_wakeup_fd(alarm.fileno(), warn_on_full_buffer=False)
@@ -177,7 +178,7 @@ class _Forkserver:
 
     def fork_ahead(self) -> None:
         """Fork a process that will be a task as soon as one is asked for."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = sockets.new_socketpair()
         with contextlib.ExitStack() as failed, theirs:
             failed.callback(ours.close)
             pid = self.fork(

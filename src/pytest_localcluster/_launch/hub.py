@@ -27,6 +27,7 @@ from typing import NamedTuple, NoReturn
 
 from pytest_localcluster import _rendezvous
 from pytest_localcluster._clock import Deadline, poll
+from pytest_localcluster._core import sockets
 from pytest_localcluster._launch import family, guard
 from pytest_localcluster._launch.importing import import_ahead
 from pytest_localcluster._launch.wire import DUMP_SIGNAL, STATUS
@@ -49,7 +50,7 @@ def main(listener: int, starter: int, preload: list[str]) -> None:
         os._exit(0)  # it is the run's, not below the worker that happened to be first
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    _Hub(socket.socket(fileno=listener), preload).serve(starter)
+    _Hub(sockets.adopt(listener), preload).serve(starter)
 
 
 class _Order(NamedTuple):
@@ -66,7 +67,7 @@ class _Hub:
     def __init__(self, listener: socket.socket, preload: list[str]) -> None:
         family.adopt_orphans()
         self.listener = listener
-        self.orders, theirs = socket.socketpair()
+        self.orders, theirs = sockets.new_socketpair()
         self.guards: set[int] = set()  # pids, some of them long ended
         self.owners: set[int] = set()  # descriptors
         self.imported = False
@@ -219,7 +220,7 @@ class _Importer:
             finally:
                 os._exit(1)
         watch = os.pidfd_open(pid)
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(leash)) as sock:
+        with contextlib.suppress(OSError), sockets.adopt(os.dup(leash)) as sock:
             _rendezvous.send(sock, STATUS.pack(pid), [watch])
         os.close(watch)
         self.guards.add(pid)

@@ -17,6 +17,7 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pytest_localcluster._core import sockets
 from pytest_localcluster._launch import family
 from pytest_localcluster._launch.wire import KEEP_SIGNAL
 
@@ -47,7 +48,7 @@ class Keeping:
         if not self._pids:
             os.kill(self._guard, KEEP_SIGNAL)
         self._pids.add(pid)
-        self._sockets.append(socket.socket(fileno=control))
+        self._sockets.append(sockets.adopt(control))
 
     def hold(self, leases: Iterable[int]) -> None:
         """Keep ports: these descriptors hold them."""

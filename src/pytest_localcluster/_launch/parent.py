@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 from functools import partial
 
 from pytest_localcluster._clock import Deadline, poll
-from pytest_localcluster._core import exceptions
+from pytest_localcluster._core import exceptions, sockets
 from pytest_localcluster._launch.wire import STATUS, send
 
 __all__ = ["refuse", "send_signal"]
@@ -20,7 +19,7 @@ _GROUP_SIGNALS = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
 
 def refuse(error: OSError, control: int, status: int) -> None:
     """Say that there is no process for a task, and that it is over."""
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(control)) as sock:
+    with contextlib.suppress(OSError), sockets.adopt(os.dup(control)) as sock:
         send(sock, ("failed", 0, *exceptions.dump_exception(error)))
     with contextlib.suppress(BrokenPipeError):
         os.write(status, STATUS.pack(0) + STATUS.pack(1))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._clock import Deadline
-from .._core import environment, pickling, test_files
+from .._core import environment, pickling, sockets, test_files
 from .._core.files import unnamed_file
 from .._core.settings import Settings
 from .._logs import settle
@@ -149,7 +149,7 @@ class ProcessLauncher:
         """
         with ExitStack() as failed, ExitStack() as sent:
             sent.callback(os.close, output)
-            ours, theirs = socket.socketpair()
+            ours, theirs = sockets.new_socketpair()
             failed.callback(ours.close)
             sent.callback(theirs.close)
             status, status_end = os.pipe()
@@ -222,7 +222,7 @@ class ProcessLauncher:
     def _start(self) -> None:
         self._close()
         self._used, self._keeps, self._sees = False, False, surroundings()
-        self._control, theirs = socket.socketpair()
+        self._control, theirs = sockets.new_socketpair()
         self._output = unnamed_file()  # _close() closes it
         status, status_end = os.pipe()
         with ExitStack() as sent, ExitStack() as failed:

@@ -17,13 +17,13 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import socket
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from .._core import sockets
 from ..errors import PortError
 from .link import Link
 from .loop import UNTROUBLED, Condition, Loop
@@ -50,7 +50,7 @@ class Links:
         self._loop = Loop()
         self._links: list[Link] = []
         self._orders: deque[Callable[[], None]] = deque()
-        self._wakeup, self._bell = socket.socketpair()
+        self._wakeup, self._bell = sockets.new_socketpair()
         self._wakeup.setblocking(False)
         self._loop.selector.register(self._wakeup, selectors.EVENT_READ, self._obey)
         self._running = True

@@ -203,7 +203,7 @@ def _shared_cluster(item: pytest.Item, scope: str, config: ClusterConfig) -> Loc
             break
     folder = item.config.stash[WATCH].new_folder(node.nodeid, shared_by=f"{scope}-local_cluster")
     cluster = LocalCluster(config, log_dir=folder)
-    node.addfinalizer(cluster.stop)
+    node.addfinalizer(cluster._clean_up)
     cluster.start()
     item.config.stash[WATCH].shared(cluster)
     clusters.append(cluster)

@@ -74,7 +74,7 @@ def stop_forgotten(cluster: LocalCluster) -> str:
     held.remedy = "stop() it, use it in a with statement, or take the fixture cluster_factory"
     report = held.report()
     try:
-        cluster.stop()
+        cluster._clean_up()
         end = "it was stopped now"
     except ClusterError as error:
         end = str(error)

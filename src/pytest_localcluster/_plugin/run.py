@@ -115,7 +115,7 @@ class RunScope:
             cluster = None
         if cluster is None:
             cluster = self.new(config, _MARKER, "")
-            item.session.addfinalizer(cluster.stop)
+            item.session.addfinalizer(cluster._clean_up)
             cluster.start()
             self._watch.shared(cluster)
             self._shared.append(cluster)

@@ -96,9 +96,9 @@ class Watch:
     def created(self, cluster: LocalCluster) -> None:
         """Let a cluster live as long as the fixture being set up, or else the test that runs."""
         if self._fixtures:
-            self._fixtures[-1].addfinalizer(cluster.stop)
+            self._fixtures[-1].addfinalizer(cluster._clean_up)
         elif self._owner is not None:
-            self._owner.addfinalizer(cluster.stop)
+            self._owner.addfinalizer(cluster._clean_up)
 
     @cached_property
     def debugging(self) -> Debugging:
@@ -242,7 +242,7 @@ class Watch:
             from ..errors import ClusterError
 
             try:
-                watched.cluster.stop()
+                watched.cluster._clean_up()
             except ClusterError as error:
                 # The run is over: nothing is left that could fail.
                 sys.stderr.write(printable(f"{error}\n", sys.stderr))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import hmac
+import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from grpc_health.v1 import health_pb2
 from .._channel import TOKEN_KEY
 from .._clock import real_time
 from .._core.listeners import others_at
-from ..errors import PortError
+from ..errors import PortError, UnsupportedError
 
 if TYPE_CHECKING:
     from .._spec import Task
@@ -46,7 +48,12 @@ HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 def make_server(threads: Threads, interceptors: Sequence[grpc.ServerInterceptor]) -> grpc.Server:
-    """Return a server that runs its handlers in ``threads`` and listens nowhere yet."""
+    """Return a server that runs its handlers in ``threads`` and listens nowhere yet.
+
+    Raises:
+        UnsupportedError: gevent or eventlet has replaced the threads that it needs.
+    """
+    check_threads()
     return grpc.server(threads, interceptors=interceptors, options=_OPTIONS)
 
 
@@ -62,6 +69,21 @@ def time_remaining(context: Any) -> float | None:
         left: float | None = context.time_remaining()
         return left
     return max(0.0, float(deadline) - real_time())
+
+
+def check_threads() -> None:
+    """Raise UnsupportedError where a thread would be a coroutine that a server's waits block."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        patches = "gevent.monkey"
+    elif eventlet is not None and eventlet.is_monkey_patched("thread"):
+        patches = "eventlet"
+    else:
+        return
+    raise UnsupportedError(
+        f"{patches} has replaced the threads of process {os.getpid()}: no gRPC server runs there",
+        remedy="use launcher='process', and apply the patches in no module of preload=",
+    )
 
 
 def start_server(

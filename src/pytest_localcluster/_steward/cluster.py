@@ -6,7 +6,6 @@ for the tests to see to, so nothing here resets it, and what would be felt by al
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -98,7 +97,6 @@ class RunCluster(LocalCluster):
             if watcher is not None:
                 watcher.launched(self)
             self._open = undo.pop_all()
-        self._owner = os.getpid()
 
     def _ask(self) -> tuple[Link, Facts]:
         return self._member.cluster(self._wish, self._start_deadline().seconds or 0.0)

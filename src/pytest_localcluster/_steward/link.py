@@ -17,6 +17,7 @@ from .. import _rendezvous
 from .._clock import Deadline
 from .._core import answers
 from .._core.files import unnamed_file
+from .._core.forks import inherited
 from .._core.identity import own_origin
 from .._core.stand_ins import Question
 from .._launch import boot
@@ -71,7 +72,7 @@ class Member:
         with self._lock:
             link = self._link
             # That of a parent is not ours: the steward would take us for it.
-            if link is None or link.lost or link.owner != os.getpid():
+            if link is None or link.lost or inherited(link):
                 self._link = link = _join(self._address)
             return link
 
@@ -112,7 +113,7 @@ class Member:
         """Take leave of the steward, which ends its clusters if nobody else is left. Idempotent."""
         with self._lock:
             link, self._link = self._link, None
-        if link is not None and link.owner == os.getpid():
+        if link is not None and not inherited(link):
             link.leave()
 
 
@@ -120,7 +121,7 @@ class Link:
     """One connection; any number of threads ask, and one reads the answers."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.owner = os.getpid()
+        self._owner = os.getpid()
         self.lost = False
         self._line = Line(sock, "the steward", lambda _: None)
         self._numbers = count()
@@ -144,7 +145,7 @@ class Link:
             if not self.lost:
                 self._asked[number] = future
         try:
-            if self.lost:
+            if self.lost or inherited(self):
                 raise BrokenPipeError
             self._line.send(number, kind, *args)
         except OSError:

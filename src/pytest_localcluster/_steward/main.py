@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import _rendezvous
 from .._clock import Alarm, Deadline
-from .._core import answers, environment
+from .._core import answers, environment, sockets
 from .._launch import process as processes
 from .._launch import shelter
 from .._launch.line import Line
@@ -51,12 +51,12 @@ class Steward:
 
     def __init__(self, listener: int, starter: int | None) -> None:
         self.keeper = Keeper()
-        self._listener = socket.socket(fileno=listener)
+        self._listener = sockets.adopt(listener)
         self._listener.listen(128)  # again: from now on the kernel names us to who connects
         self._selector = selectors.DefaultSelector()
         self._workers: set[_Worker] = set()
         self._news: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._wakeup, self._alarm = socket.socketpair()
+        self._wakeup, self._alarm = sockets.new_socketpair()
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._hear)
         self._expected = starter  # to connect

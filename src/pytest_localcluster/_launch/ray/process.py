@@ -16,6 +16,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from ..._clock import Deadline
+from ..._core import sockets
 from ...errors import StopError, UnsupportedError
 from ..fate import Fate, Unseen
 from ..handle import ChildProcess
@@ -73,7 +74,7 @@ class RemoteProcess(ChildProcess):
     def __init__(
         self, berth: RayBerth, number: int, entry: Entry, log: TaskLog, settings: Settings
     ) -> None:
-        ours, self._theirs = socket.socketpair()
+        ours, self._theirs = sockets.new_socketpair()
         status, self._status = os.pipe()
         entry = replace(entry, terminal=NoTerminal())
         forks = cast("ProcessLauncher", berth)  # as much of it as a handle needs

@@ -57,6 +57,9 @@ class _Ender:
     def reconnect(self) -> None:
         """Do nothing: TensorFlow's clients find out by themselves that a server was restarted."""
 
+    def leave_to_parent(self) -> None:
+        """Do nothing: what TensorFlow has in a fork is its own matter."""
+
     def disconnect(self) -> None:
         """End the clients."""
         _begin_noting()
