@@ -145,6 +145,19 @@ def test_an_exception_that_cannot_be_pickled_leaves_its_traceback() -> None:
     assert exceptions.load_exception(data, text) is None
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated at once")
+def test_a_function_whose_annotations_cannot_be_evaluated() -> None:
+    code = "def double(number: Number, times: int = 2) -> Number: return number * times"
+    namespace: dict[str, Any] = {"__name__": "nowhere"}
+    exec(compile(code, "nowhere.py", "exec", dont_inherit=True), namespace)
+    loaded = pickling.loads(pickling.dumps(namespace["double"]))
+    assert loaded(4) == 8
+    assert loaded.__annotations__ == {"number": "Number", "times": "int", "return": "Number"}
+    namespace["Number"] = float
+    kept = {"number": float, "times": int, "return": float}
+    assert namespace["double"].__annotations__ == kept, "still evaluated when they are read"
+
+
 def test_functions_of_installed_modules_go_by_reference() -> None:
     for function in (np.exp, np.add.reduce, os.getpid, os.path.join, len, np.linalg.norm):
         data = pickling.dumps(function)

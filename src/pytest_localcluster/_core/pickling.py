@@ -113,6 +113,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             # Some releases of cloudpickle leave out where the code is from, and with that the
             # source lines of every traceback and stack, and what coverage measures.
             return _code_from, (obj.co_filename, *self.dispatch_table[CodeType](obj))
+        if isinstance(obj, FunctionType):
+            with _annotated(obj):
+                return super().reducer_override(obj)
         return super().reducer_override(obj)
 
 
@@ -133,6 +136,28 @@ def _home_of(kind: type) -> str | None:
         if getattr(module, "__dict__", {}).get(name) is kind:
             return home
     return None
+
+
+@contextmanager
+def _annotated(function: FunctionType) -> Iterator[None]:
+    """Give a function annotations that can be read, for a while.
+
+    From Python 3.14 on they are evaluated when they are read, and a name that is there only for
+    type checkers raises NameError. Such a function goes with strings in their place.
+    """
+    try:
+        _ = function.__annotations__
+    except Exception:
+        annotationlib = importlib.import_module("annotationlib")
+        lazy = function.__annotate__  # type: ignore[attr-defined, unused-ignore]
+        strings = annotationlib.Format.STRING
+        function.__annotations__ = annotationlib.get_annotations(function, format=strings)
+        try:
+            yield
+        finally:
+            function.__annotate__ = lazy  # type: ignore[attr-defined, unused-ignore]
+    else:
+        yield
 
 
 def _code_from(file: str, make: type[CodeType], args: tuple[Any, ...]) -> CodeType:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 
+from .._launch import family
+
 __all__ = ["boot"]
 
 
@@ -21,7 +23,7 @@ def boot(listener: int, starter: int | None) -> None:
             counts as a worker until it has connected.
     """
     up, told = os.pipe()
-    if os.fork():
+    if family.fork():
         os.close(told)
         os._exit(0 if os.read(up, 1) else 1)
     os.close(up)
