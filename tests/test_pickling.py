@@ -145,17 +145,47 @@ def test_an_exception_that_cannot_be_pickled_leaves_its_traceback() -> None:
     assert exceptions.load_exception(data, text) is None
 
 
+LAZY = """
+def double(number: Number, times: int = 2) -> Number:
+    return number * times
+
+class Number:
+    value: float
+
+class Fraction:
+    above: Number
+    below: Absent
+"""
+
+
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated at once")
-def test_a_function_whose_annotations_cannot_be_evaluated() -> None:
-    code = "def double(number: Number, times: int = 2) -> Number: return number * times"
+def test_annotations_that_are_evaluated_when_they_are_read() -> None:
     namespace: dict[str, Any] = {"__name__": "nowhere"}
-    exec(compile(code, "nowhere.py", "exec", dont_inherit=True), namespace)
-    loaded = pickling.loads(pickling.dumps(namespace["double"]))
-    assert loaded(4) == 8
-    assert loaded.__annotations__ == {"number": "Number", "times": "int", "return": "Number"}
-    namespace["Number"] = float
-    kept = {"number": float, "times": int, "return": float}
-    assert namespace["double"].__annotations__ == kept, "still evaluated when they are read"
+    exec(compile(LAZY, "nowhere.py", "exec", dont_inherit=True), namespace)
+    number = namespace.pop("Number")
+    double, fraction = namespace["double"], namespace["Fraction"]
+    for _ in range(2):
+        loaded = pickling.loads(pickling.dumps(double))
+        assert loaded(4) == 8
+        assert loaded.__annotations__ == {"number": "Number", "times": "int", "return": "Number"}
+        assert _in_another_process(fraction) == {"above": "Number", "below": "Absent"}
+    assert _in_another_process(number) == {"value": float}
+    namespace.update(Number=number, Absent=int)
+    assert double.__annotations__ == {"number": number, "times": int, "return": number}
+    assert fraction.__annotations__ == {"above": number, "below": int}
+
+
+def _in_another_process(kind: type) -> Any:
+    """Return the annotations of a class in a process that does not know it yet."""
+    code = (
+        "import sys; from pytest_localcluster._core import pickling\n"
+        "kind = pickling.loads(sys.stdin.buffer.read())\n"
+        "sys.stdout.buffer.write(pickling.dumps(kind.__annotations__))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickling.dumps(kind), stdout=subprocess.PIPE, check=True
+    )
+    return pickling.loads(done.stdout)
 
 
 def test_functions_of_installed_modules_go_by_reference() -> None:

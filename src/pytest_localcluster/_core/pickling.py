@@ -113,7 +113,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             # Some releases of cloudpickle leave out where the code is from, and with that the
             # source lines of every traceback and stack, and what coverage measures.
             return _code_from, (obj.co_filename, *self.dispatch_table[CodeType](obj))
-        if isinstance(obj, FunctionType):
+        if _LAZY and (isinstance(obj, FunctionType) or "__annotate_func__" in _own(obj)):
             with _annotated(obj):
                 return super().reducer_override(obj)
         return super().reducer_override(obj)
@@ -138,24 +138,31 @@ def _home_of(kind: type) -> str | None:
     return None
 
 
-@contextmanager
-def _annotated(function: FunctionType) -> Iterator[None]:
-    """Give a function annotations that can be read, for a while.
+_LAZY = sys.version_info >= (3, 14)
+"""Whether annotations are evaluated when they are read."""
 
-    From Python 3.14 on they are evaluated when they are read, and a name that is there only for
-    type checkers raises NameError. Such a function goes with strings in their place.
+
+def _own(obj: object) -> Mapping[str, object]:
+    return vars(obj) if isinstance(obj, type) else {}
+
+
+@contextmanager
+def _annotated(obj: Any) -> Iterator[None]:
+    """Give a function or class annotations that cloudpickle can read, for a while.
+
+    To read them evaluates them, and keeps those of a class where cloudpickle finds them. A name
+    that is there only for type checkers raises NameError: then strings take their place.
     """
     try:
-        _ = function.__annotations__
+        _ = obj.__annotations__
     except Exception:
         annotationlib = importlib.import_module("annotationlib")
-        lazy = function.__annotate__  # type: ignore[attr-defined, unused-ignore]
-        strings = annotationlib.Format.STRING
-        function.__annotations__ = annotationlib.get_annotations(function, format=strings)
+        lazy, strings = obj.__annotate__, annotationlib.Format.STRING
+        obj.__annotations__ = annotationlib.get_annotations(obj, format=strings)
         try:
             yield
         finally:
-            function.__annotate__ = lazy  # type: ignore[attr-defined, unused-ignore]
+            obj.__annotate__ = lazy
     else:
         yield
 
