@@ -14,6 +14,7 @@ from ._channel import close_all, renew_all
 from ._clock import Deadline, now
 from ._config import ClusterConfig
 from ._context import Token
+from ._core import stopped
 from ._exit import forget, stop_at_exit
 from ._faults import Faults
 from ._launchers import check_launcher
@@ -149,6 +150,7 @@ class LocalCluster(Faults):
             self.servers = [
                 Server(self, place, log) for place, log in zip(places, logs, strict=True)
             ]
+            stopped.forget(server.address for server in self.servers)
             self._net = lay_links(self, links, self._spec, logs, undo)
             if watcher is not None:
                 undo.callback(watcher.stopped, self)
@@ -207,7 +209,12 @@ class LocalCluster(Faults):
     def _check_running(self, verb: str) -> ExitStack:
         """Return what is undone at the stop, in reverse order; ClusterError if it is stopped."""
         if self._open is None:
-            raise ClusterError(f"this cluster does not run: it cannot {verb}", remedy="start() it")
+            test = next((server.stopped_with for server in self.servers), "")
+            since = f" since {test} ended" if test else ""
+            raise ClusterError(
+                f"this cluster does not run{since}: it cannot {verb}",
+                remedy=stopped.REMEDY if test else "start() it",
+            )
         return self._open
 
     def session(self, task: str | Task | Server = "/job:worker/task:0", **options: Any) -> Session:

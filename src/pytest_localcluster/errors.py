@@ -32,6 +32,7 @@ __all__ = [
     "CancelledError",
     "ClusterError",
     "ClusterLeakWarning",
+    "ClusterStoppedWarning",
     "DataLossError",
     "DeadlineExceededError",
     "FailedPreconditionError",
@@ -152,6 +153,10 @@ class RemoteTraceback(Exception):
 
 class ClusterLeakWarning(UserWarning):
     """Something of a cluster has outlived it; what ``--cluster-leak-check=warn`` gives."""
+
+
+class ClusterStoppedWarning(UserWarning):
+    """The address of a server was asked for whose cluster stopped with an earlier test."""
 
 
 class OpError(Exception):

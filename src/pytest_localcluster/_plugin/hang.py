@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .watch import stopped_tasks
+
 if TYPE_CHECKING:
     from .watch import Watch
 
@@ -123,12 +125,13 @@ def where_everybody_is(watch: Watch, item: pytest.Item, why: str, *, own: bool =
         why: what has become of it.
         own: whether to show the test process's own, too.
     """
-    clusters = watch.used_by(item)
-    if not clusters:
+    clusters, stopped = watch.used_by(item), stopped_tasks()
+    if not clusters and not stopped:
         return ""
     from .._stacks import own_stacks, task_stacks
 
     parts = [f"{item.nodeid} {why}; this is where everybody is:"]
+    parts += [f"--- nobody is at the address that the test asked for: {task}" for task in stopped]
     for cluster in clusters:
         for server, text in task_stacks(cluster.servers):
             parts.append(f"--- {server!r}\n{text.rstrip()}")

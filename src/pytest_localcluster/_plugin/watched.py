@@ -79,6 +79,12 @@ class Watched:
         deaths = ((server, server.unexpected_death()) for server in self.cluster.servers)
         return {(server, death.pid): death for server, death in deaths if death is not None}
 
+    def test_is_over(self, test: str) -> None:
+        """Note of tasks that have ended with their cluster which test that was."""
+        if not self.kept:
+            for server in self.cluster.servers:
+                server.test_is_over(test)
+
     def ended(self) -> None:
         """Show what is left of the live output."""
         if self.follower is not None:
