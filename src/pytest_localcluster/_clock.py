@@ -1,4 +1,4 @@
-"""One clock: Deadline, Alarm and poll. The only file that may sleep."""
+"""One clock: Deadline, Alarm, Timer and poll. The only file that may sleep."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from threading import Thread
+else:
+    # The class itself, whatever a test has put in its place: the main thread is always one.
+    Thread = {kind.__name__: kind for kind in type(threading.main_thread()).__mro__}["Thread"]
 
-__all__ = ["Alarm", "Deadline", "now", "poll"]
+__all__ = ["Alarm", "Deadline", "Thread", "Timer", "now", "poll"]
 
 T = TypeVar("T")
 
@@ -85,7 +89,7 @@ class _Bell:
             self.pending.add(alarm)
             if self._looks is None:
                 self._looks = now()
-                threading.Thread(target=self._run, name="alarms", daemon=True).start()
+                Thread(target=self._run, name="alarms", daemon=True).start()
             elif when < self._looks:
                 self._changed.notify()
 
@@ -104,6 +108,24 @@ class _Bell:
 
 
 _bell = _Bell()
+
+
+class Timer(Thread):
+    """Calls a function after some seconds; :class:`threading.Timer`, but on the Thread above."""
+
+    def __init__(self, seconds: float, ring: Callable[[], object], name: str) -> None:
+        super().__init__(name=name)
+        self._seconds = seconds
+        self._ring = ring
+        self._cancelled = threading.Event()
+
+    def run(self) -> None:
+        if not self._cancelled.wait(self._seconds):
+            self._ring()
+
+    def cancel(self) -> None:
+        """Do not call it, unless it is being called."""
+        self._cancelled.set()
 
 
 def poll(check: Callable[[], T], deadline: Deadline, interval: float = 0.002) -> T:

@@ -9,7 +9,7 @@ import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from ._clock import Deadline, poll
+from ._clock import Deadline, Thread, poll
 from ._held import hold_thread
 
 if TYPE_CHECKING:
@@ -143,9 +143,7 @@ class Follower:
         self._closing = threading.Event()
         self._showing = threading.Lock()
         self._paused = False
-        self._thread = threading.Thread(
-            target=self._run, name="pytest-localcluster-logs", daemon=True
-        )
+        self._thread = Thread(target=self._run, name="pytest-localcluster-logs", daemon=True)
         self._thread.start()
         hold_thread(self._thread)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from .._clock import Deadline
+from .._clock import Deadline, Thread
 from .._context import token_for
 from .._proto.master_pb2 import ListDevicesRequest, ResetRequest
 from ..errors import OpError, UnavailableError
@@ -171,7 +171,7 @@ class Session:
             return
         # Not here: it takes its time, and whoever runs the garbage collector may hold any lock,
         # also those that threading takes to start a thread. The plain way takes none.
-        goodbye = threading.Thread(
+        goodbye = Thread(
             target=say_goodbye, args=(self._connection, remote), name="goodbye", daemon=True
         )
         with suppress(RuntimeError):  # there are no threads any more, or there is no room

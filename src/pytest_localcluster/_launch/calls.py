@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from .. import _warned
+from .._clock import Thread
 from .._core import pickling
 from . import reports
 
@@ -98,7 +99,7 @@ class Calls:
         with self._lock:
             if self._listener is not None:
                 return
-            self._listener = threading.Thread(
+            self._listener = Thread(
                 target=self._listen, name=f"results of {self._context.task}", daemon=True
             )
             self._listener.start()

@@ -15,7 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from .. import _rendezvous
-from .._clock import Deadline
+from .._clock import Deadline, Thread
 from .._launch.line import Line
 from ..errors import StartError, StartTimeout, UnsupportedError
 from .messages import load_failure
@@ -124,9 +124,7 @@ class Link:
         self._numbers = count()
         self._asked: dict[int, Future[Any]] = {}
         self._lock = threading.Lock()
-        self._reader = threading.Thread(
-            target=self._read, name="answers of the steward", daemon=True
-        )
+        self._reader = Thread(target=self._read, name="answers of the steward", daemon=True)
         self._reader.start()
 
     def ask(self, kind: str, *args: object) -> Future[Any]:
