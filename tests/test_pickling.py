@@ -137,6 +137,49 @@ def test_pythons_own_exceptions_come_back_whole(error: Exception) -> None:
     assert str(again) == str(error)
 
 
+LAZY = """
+def double(number: Number, times: int = 2) -> Number:
+    return number * times
+
+class Number:
+    value: float
+
+class Fraction:
+    above: Number
+    below: Absent
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated at once")
+def test_annotations_that_are_evaluated_when_they_are_read() -> None:
+    namespace: dict[str, Any] = {"__name__": "nowhere"}
+    exec(compile(LAZY, "nowhere.py", "exec", dont_inherit=True), namespace)
+    number = namespace.pop("Number")
+    double, fraction = namespace["double"], namespace["Fraction"]
+    for _ in range(2):
+        loaded = pickling.loads(pickling.dumps(double))
+        assert loaded(4) == 8
+        assert loaded.__annotations__ == {"number": "Number", "times": "int", "return": "Number"}
+        assert _in_another_process(fraction) == {"above": "Number", "below": "Absent"}
+    assert _in_another_process(number) == {"value": float}
+    namespace.update(Number=number, Absent=int)
+    assert double.__annotations__ == {"number": number, "times": int, "return": number}
+    assert fraction.__annotations__ == {"above": number, "below": int}
+
+
+def _in_another_process(kind: type) -> Any:
+    """Return the annotations of a class in a process that does not know it yet."""
+    code = (
+        "import sys; from pytest_localcluster._core import pickling\n"
+        "kind = pickling.loads(sys.stdin.buffer.read())\n"
+        "sys.stdout.buffer.write(pickling.dumps(kind.__annotations__))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickling.dumps(kind), stdout=subprocess.PIPE, check=True
+    )
+    return pickling.loads(done.stdout)
+
+
 def test_functions_of_installed_modules_go_by_reference() -> None:
     for function in (np.exp, np.add.reduce, os.getpid, os.path.join, len, np.linalg.norm):
         data = pickling.dumps(function)

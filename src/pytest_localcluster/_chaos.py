@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from . import _held
-from ._clock import now
+from ._clock import Thread, now
 from ._core.forks import inherited
 from .errors import ClusterError, ServerExited
 
@@ -132,7 +132,7 @@ class Chaos:
             raise ClusterError("this chaos has been", remedy="call chaos() again: it gives another")
         self._began = now()
         self._cluster._chaos.append(self)
-        self._thread = threading.Thread(
+        self._thread = Thread(
             target=self._disturb, name=f"chaos of seed {self.seed!r}", daemon=True
         )
         _held.hold_thread(self._thread, owner=self._cluster._held)

@@ -1,4 +1,4 @@
-"""One clock: Deadline, Alarm and poll. The only file that may sleep.
+"""One clock: Deadline, Alarm, Timer and poll. The only file that may sleep.
 
 It is the machine's clock, whatever a test makes of :mod:`time`. What replaces time in tests looks
 for the functions of that module, in all modules, or changes them in place: so the functions here
@@ -16,8 +16,22 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from threading import Thread
+else:
+    # The class itself, whatever a test has put in its place: the main thread is always one.
+    Thread = {kind.__name__: kind for kind in type(threading.main_thread()).__mro__}["Thread"]
 
-__all__ = ["Alarm", "Deadline", "grpc_timeout", "now", "now_ns", "poll", "real_time"]
+__all__ = [
+    "Alarm",
+    "Deadline",
+    "Thread",
+    "Timer",
+    "grpc_timeout",
+    "now",
+    "now_ns",
+    "poll",
+    "real_time",
+]
 
 T = TypeVar("T")
 
@@ -110,7 +124,7 @@ class _Bell:
             self.pending.add(alarm)
             if self._looks is None:
                 self._looks = now()
-                threading.Thread(target=self._run, name="alarms", daemon=True).start()
+                Thread(target=self._run, name="alarms", daemon=True).start()
             elif when < self._looks:
                 self._changed.notify()
 
@@ -129,6 +143,24 @@ class _Bell:
 
 
 _bell = _Bell()
+
+
+class Timer(Thread):
+    """Calls a function after some seconds; :class:`threading.Timer`, but on the Thread above."""
+
+    def __init__(self, seconds: float, ring: Callable[[], object], name: str) -> None:
+        super().__init__(name=name)
+        self._seconds = seconds
+        self._ring = ring
+        self._cancelled = threading.Event()
+
+    def run(self) -> None:
+        if not self._cancelled.wait(self._seconds):
+            self._ring()
+
+    def cancel(self) -> None:
+        """Do not call it, unless it is being called."""
+        self._cancelled.set()
 
 
 def poll(check: Callable[[], T], deadline: Deadline, interval: float = 0.002) -> T:

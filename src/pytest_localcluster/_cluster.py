@@ -14,7 +14,7 @@ from ._channel import close_all, renew_all
 from ._clock import Deadline, now
 from ._config import ClusterConfig
 from ._context import Token
-from ._core import coroutines
+from ._core import coroutines, stopped
 from ._core.files import of_the_machine
 from ._core.forks import inherited, owner_only, refusal
 from ._core.sockets import need_sockets
@@ -167,6 +167,7 @@ class LocalCluster(Faults):
             self.servers = [
                 Server(self, place, log) for place, log in zip(places, logs, strict=True)
             ]
+            stopped.forget(server.address for server in self.servers)
             self._net = lay_links(self, links, self._spec, logs, undo)
             if watcher is not None:
                 undo.callback(watcher.stopped, self)
@@ -240,7 +241,12 @@ class LocalCluster(Faults):
     def _check_running(self, verb: str) -> ExitStack:
         """Return what is undone at the stop, in reverse order; ClusterError if it is stopped."""
         if self._open is None:
-            raise ClusterError(f"this cluster does not run: it cannot {verb}", remedy="start() it")
+            test = next((server.stopped_with for server in self.servers), "")
+            since = f" since {test} ended" if test else ""
+            raise ClusterError(
+                f"this cluster does not run{since}: it cannot {verb}",
+                remedy=stopped.REMEDY if test else "start() it",
+            )
         return self._open
 
     def session(self, task: str | Task | Server = "/job:worker/task:0", **options: Any) -> Session:

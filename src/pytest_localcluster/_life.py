@@ -451,7 +451,11 @@ class Life:
     def _exited(self, doing: str) -> ServerExited:
         process = self.process
         if process is None or self.state in (State.STOPPED, State.NEW):
-            return ServerExited(f"{self.task} is {self.state.value}{doing}", task=str(self.task))
+            test = self._handle.stopped_with
+            since = f" since {test} ended" if test else ""
+            return ServerExited(
+                f"{self.task} is {self.state.value}{since}{doing}", task=str(self.task)
+            )
         return exited(self._context, self.log, process.pid, process.exitcode, doing)
 
     def status(self) -> str:

@@ -11,7 +11,7 @@ import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from ._clock import Deadline, poll
+from ._clock import Deadline, Thread, poll
 from ._held import hold_thread
 
 if TYPE_CHECKING:
@@ -237,9 +237,7 @@ class Follower:
         self._showing = threading.Lock()
         self._paused = False
         self._stalled = False
-        self._thread = threading.Thread(
-            target=self._run, name="pytest-localcluster-logs", daemon=True
-        )
+        self._thread = Thread(target=self._run, name="pytest-localcluster-logs", daemon=True)
         self._thread.start()
         hold_thread(self._thread)
 

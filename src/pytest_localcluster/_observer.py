@@ -44,8 +44,12 @@ class Observer(Protocol):
     def defaults(self) -> ClusterConfig:
         """Return the config that create_local_cluster() begins with."""
 
-    def created(self, cluster: LocalCluster) -> None:
-        """Take over the life of a cluster that create_local_cluster() made, before it starts."""
+    def created(self, cluster: LocalCluster, scope: str | None) -> None:
+        """Take over the life of a cluster that create_local_cluster() made, before it starts.
+
+        It lives as long as the fixture that is being set up, or else the running test; or as that
+        ``scope`` of the running test, if one is given.
+        """
 
     @property
     def run(self) -> str:

@@ -26,7 +26,10 @@ class _Server(Protocol):
     """What a report says of a server."""
 
     task: Task
-    address: str
+
+    @property
+    def address(self) -> str:
+        """Where it serves."""
 
     @property
     def pid(self) -> int | None:

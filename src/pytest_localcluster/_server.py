@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from . import _held, _moments
 from ._channel import TaskChannel
 from ._clock import Deadline
-from ._core import coroutines
+from ._core import coroutines, stopped
 from ._core.files import of_the_machine
 from ._core.forks import inherited, owner_only
 from ._core.sockets import need_sockets
@@ -45,17 +45,17 @@ class Server:
 
     Attributes:
         task: which task it is.
-        address: where it serves, ``localhost:port``; it stays the same through restarts.
-        target: what a client dials, such as ``grpc://localhost:41234``.
         log: what the task prints, see TaskLog.
         cluster: the cluster that it belongs to.
+        stopped_with: the test that its cluster stopped with, once that is over; "" otherwise.
     """
 
     def __init__(self, cluster: LocalCluster, place: Place, log: TaskLog) -> None:
         self.cluster = cluster
         self.task: Task = place.assignment.context.task
-        self.address: str = place.lease.address
-        self.target: str = place.assignment.context.target
+        self.stopped_with = ""
+        self._address: str = place.lease.address
+        self._target: str = place.assignment.context.target
         self.log = log
         self._life = Life(self, place, log)
 
@@ -74,6 +74,21 @@ class Server:
         return self.cluster._owner
 
     @property
+    def address(self) -> str:
+        """Where it serves, ``localhost:port``; it stays the same through restarts.
+
+        Once its cluster has stopped with an earlier test, asking for it warns.
+        """
+        self._check_stopped("address")
+        return self._address
+
+    @property
+    def target(self) -> str:
+        """What a client dials, such as ``grpc://localhost:41234``; warns as :attr:`address`."""
+        self._check_stopped("target")
+        return self._target
+
+    @property
     def job_name(self) -> str:
         """The name of its job."""
         return self.task.job
@@ -87,8 +102,9 @@ class Server:
     def server_def(self) -> ServerDef:
         """A new ServerDef message, with the cluster and which task of it this is.
 
-        With the TensorFlow runtime it is TensorFlow's own message.
+        With the TensorFlow runtime it is TensorFlow's own message. It warns as :attr:`address`.
         """
+        self._check_stopped("server_def")
         place = self._life.place
         message: ServerDef = place.runtime.server_def(place.server_def)
         return message
@@ -334,6 +350,16 @@ class Server:
         timeout = self.cluster._start_deadline().seconds
         assignment, runtime, *_ = self._life.place
         return dict(runtime.variables(self.address, assignment.token, timeout))
+
+    def test_is_over(self, test: str) -> None:
+        """Note that the test is over which the cluster stopped with: nobody should dial it now."""
+        self.stopped_with = test
+        stopped.note(stopped.Stopped(str(self.task), self._address, test))
+
+    def _check_stopped(self, attribute: str) -> None:
+        if self.stopped_with:
+            which = stopped.Stopped(str(self.task), self._address, self.stopped_with)
+            stopped.warn(which, attribute)
 
     def _check_takes_sessions(self) -> None:
         runtime = self._life.place.runtime

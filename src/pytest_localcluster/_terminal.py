@@ -14,8 +14,10 @@ import contextlib
 import os
 import threading
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
+from ._clock import Timer
 from ._held import hold_thread
 from ._observer import observer
 
@@ -49,7 +51,7 @@ class Terminal:
         self._holder: object = None
         self._stepping: object = None
         self._waiting: deque[tuple[object, Callable[[str], None]]] = deque()
-        self._timer: threading.Timer | None = None
+        self._timer: Timer | None = None
 
     @property
     def used(self) -> bool:
@@ -98,8 +100,8 @@ class Terminal:
 
     def _await_step(self) -> None:
         if self._timer is None:
-            self._timer = threading.Timer(_STEP, self._give_up, (self._stepping,))
-            self._timer.name = "turn at the terminal"
+            give_up = partial(self._give_up, self._stepping)
+            self._timer = Timer(_STEP, give_up, "turn at the terminal")
             self._timer.daemon = True
             self._timer.start()
             hold_thread(self._timer)

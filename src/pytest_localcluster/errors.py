@@ -36,6 +36,7 @@ __all__ = [
     "CancelledError",
     "ClusterError",
     "ClusterLeakWarning",
+    "ClusterStoppedWarning",
     "DataLossError",
     "DeadlineExceededError",
     "FailedPreconditionError",
@@ -185,6 +186,10 @@ class RemoteTraceback(Exception):
 
 class ClusterLeakWarning(UserWarning):
     """Something of a cluster has outlived it; what ``--cluster-leak-check=warn`` gives."""
+
+
+class ClusterStoppedWarning(UserWarning):
+    """The address of a server was asked for whose cluster stopped with an earlier test."""
 
 
 class OpError(Exception):

@@ -167,7 +167,8 @@ def test_its_own_error_comes_with_the_remote_traceback(session: Session) -> None
         session.run(bad + 1)
 
     error = caught.value
-    assert "divide raised ZeroDivisionError: integer division or modulo by zero" in error.message
+    assert "divide raised ZeroDivisionError: " in error.message
+    assert "by zero" in error.message
     assert (error.op, error.device) == ("divide", "/job:ps/replica:0/task:0/device:CPU:0")
     assert "op: divide, device: /job:ps/replica:0/task:0/device:CPU:0" in str(error)
     assert error.__cause__ is not None

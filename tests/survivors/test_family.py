@@ -232,3 +232,19 @@ assert family.children() == []
 def test_the_wait_for_what_does_not_die_ends() -> None:
     # In a process of its own, since it waits for whatever child there is.
     subprocess.run([sys.executable, "-c", WAIT], check=True)
+
+
+def test_warnings_that_are_errors_do_not_end_forks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python 3.15 on a fork beside a thread raises where the warning of it is an error."""
+    lines = [
+        "import threading, warnings",
+        "warnings.simplefilter('error')",
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()",
+    ]
+    (tmp_path / "thready.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    with LocalCluster(workers=2, ps=0, preload=["thready"]) as cluster:
+        cluster.workers[0].restart()
+        assert cluster.run(int, "3") == [3, 3]

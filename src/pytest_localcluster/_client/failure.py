@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import grpc
 
-from .._core import exceptions
+from .._context import address_of
+from .._core import exceptions, stopped
 from ..errors import AbortedError, DeadlineExceededError, OpError, RemoteTraceback, op_error
 
 if TYPE_CHECKING:
@@ -83,6 +84,10 @@ def from_call(error: grpc.RpcError, target: str, what: str, timeout: float | Non
 
 
 def _unavailable(details: str, target: str, what: str, timeout: float | None) -> str:
+    if (task := stopped.at(address_of(target))) is not None:
+        return (
+            f"{target} cannot be reached for {what}: it was {task}\n  To fix this: {stopped.REMEDY}"
+        )
     return (
         f"{target} cannot be reached for {what}: {details}\n"
         "  To fix this: see whether its task is alive; after a restart the session works again"

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
-from .._clock import Deadline
+from .._clock import Deadline, Thread
 from .._context import Token, token_for
 from .._core import handles
 from .._proto.master_pb2 import ListDevicesRequest, ResetRequest
@@ -194,7 +194,7 @@ class Session:
             return
         # Not here: it takes its time, and whoever runs the garbage collector may hold any lock,
         # also those that threading takes to start a thread. The plain way takes none.
-        goodbye = threading.Thread(
+        goodbye = Thread(
             target=say_goodbye, args=(self._connection, remote), name="goodbye", daemon=True
         )
         with suppress(RuntimeError):  # there are no threads any more, or there is no room

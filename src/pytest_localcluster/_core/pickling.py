@@ -16,7 +16,7 @@ import marshal
 import pickle
 import sys
 import typing
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import CodeType, FunctionType, MethodType, ModuleType, NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ from .stand_ins import StandIn
 from .test_files import HERE, goes_by_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ..errors import TransferError
 
@@ -251,8 +251,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
     def _reduce_class(self, obj: type) -> Any:
         if not goes_by_value(obj.__module__):
-            return super().reducer_override(obj)
-        make, args, state, _, _, _ = _dynamic_class_reduce(obj)
+            with _annotated(obj):
+                return super().reducer_override(obj)
+        with _annotated(obj):
+            make, args, state, _, _, _ = _dynamic_class_reduce(obj)
         sender, (home, _) = own_origin(), self._home(obj, obj.__qualname__)
         module, named = None, None
         annotations = annotations_of(obj)
@@ -443,6 +445,30 @@ def _home_of(kind: type) -> str | None:
         if getattr(module, "__dict__", {}).get(name) is kind:
             return home
     return None
+
+
+@contextmanager
+def _annotated(obj: Any) -> Iterator[None]:
+    """Give a class annotations that cloudpickle can read, for a while: on 3.14 they are lazy.
+
+    To read them evaluates them, and keeps those of a class where cloudpickle finds them. A name
+    that is there only for type checkers raises NameError: then strings take their place.
+    """
+    if sys.version_info < (3, 14) or "__annotate_func__" not in vars(obj):
+        yield
+        return
+    try:
+        _ = obj.__annotations__
+    except Exception:
+        annotationlib = importlib.import_module("annotationlib")
+        lazy, strings = obj.__annotate__, annotationlib.Format.STRING
+        obj.__annotations__ = annotationlib.get_annotations(obj, format=strings)
+        try:
+            yield
+        finally:
+            obj.__annotate__ = lazy
+    else:
+        yield
 
 
 def _code_from(file: str, make: type[CodeType], args: tuple[Any, ...]) -> CodeType:

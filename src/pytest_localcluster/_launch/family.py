@@ -17,6 +17,7 @@ import ctypes
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ __all__ = [
     "adopt_orphans",
     "children",
     "die_with_parent",
+    "fork",
     "kill",
     "kill_all",
     "kill_group",
@@ -62,6 +64,16 @@ def die_with_parent(dies: bool = True) -> None:
     """Have the kernel kill this process when its parent dies, or take that back."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if dies else 0)
+
+
+def fork() -> int:
+    """Fork, whatever the filters of warnings say; return the child's pid, 0 in the child.
+
+    Something that was imported may have started a thread. Python warns of that, and from 3.15 on
+    a filter that makes the warning an error raises it in the parent, when the child is there.
+    """
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        return os.fork()
 
 
 def adopt_orphans() -> None:

@@ -162,7 +162,7 @@ class _Forkserver:
     def fork(self, live: Callable[[int], object], *fds: int) -> int:
         """Fork a process that keeps nothing of ours and lives its own life; return its pid."""
         parent = os.getpid()  # asked for here: a child could already have been handed to another
-        pid = os.fork()
+        pid = family.fork()
         if pid == 0:
             try:
                 signal.set_wakeup_fd(-1)

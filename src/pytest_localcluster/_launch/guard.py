@@ -152,7 +152,7 @@ class _Guard:
 
     def start(self, be_forkserver: Callable[[int], None]) -> None:
         guard = os.getpid()
-        self.server = os.fork()
+        self.server = family.fork()
         if self.server == 0:
             try:
                 be_forkserver(guard)

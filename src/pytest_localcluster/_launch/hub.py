@@ -46,7 +46,7 @@ def main(listener: int, starter: int, preload: list[str]) -> None:
         starter: a descriptor that becomes readable when the worker that has started this ends.
         preload: the modules to import.
     """
-    if os.fork():
+    if family.fork():
         os._exit(0)  # it is the run's, not below the worker that happened to be first
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
@@ -74,7 +74,7 @@ class _Hub:
         self.waiting: dict[socket.socket, _Order] = {}  # for that
         self.selector = selectors.DefaultSelector()
         hub = os.getpid()
-        self.importer = os.fork()
+        self.importer = family.fork()
         if self.importer == 0:
             try:
                 listener.close()
@@ -206,7 +206,7 @@ class _Importer:
         status: int,
         leash: int,
     ) -> None:
-        pid = os.fork()
+        pid = family.fork()
         if pid == 0:
             try:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)

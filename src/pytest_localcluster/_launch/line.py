@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .._clock import Thread
 from .wire import pack, readable, receive
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Line:
                 return
             self._unsent.append(data)
             if self._writer is None:
-                self._writer = threading.Thread(
+                self._writer = Thread(
                     target=self._write, name=f"requests to {self._name}", daemon=True
                 )
                 self._writer.start()

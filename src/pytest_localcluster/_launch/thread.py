@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from .. import _context, _held
+from .._clock import Thread
 from .._core import coroutines
 from .._core.logging import mark
 from .._logs import logging_to
@@ -110,7 +111,7 @@ class _ThreadProcess:
         self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._calls: set[Future[Any]] = set()
         self._owner = _held.owner()
-        self._thread = threading.Thread(
+        self._thread = Thread(
             target=self._run, args=(entry.serve,), name=str(entry.context.task), daemon=True
         )
         self._thread.start()
@@ -240,7 +241,7 @@ class _ThreadProcess:
 
         # Not here: what it does may hang, and whoever asks has a deadline.
         name = f"requests of {self._context.task}"
-        attendant = threading.Thread(target=attend, name=name, daemon=True)
+        attendant = Thread(target=attend, name=name, daemon=True)
         attendant.start()
         _held.hold_thread(attendant, owner=self._owner)
         return future
@@ -256,7 +257,7 @@ class _ThreadProcess:
         if self._serving is None or self._leaving or self._ended.wait(0.05):
             return
         if self._stopping is None:
-            self._stopping = threading.Thread(
+            self._stopping = Thread(
                 target=self._stop_serving, name=f"end of {self._context.task}", daemon=True
             )
             self._stopping.start()

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from .._clock import Thread
 from .._core import sockets
 from ..errors import PortError
 from .link import Link
@@ -60,7 +61,7 @@ class Links:
         except PortError:
             self._close()
             raise
-        self._thread = threading.Thread(target=self._run, name="links", daemon=True)
+        self._thread = Thread(target=self._run, name="links", daemon=True)
         self._thread.start()
 
     def set_conditions(self, conditions: Mapping[int, Condition]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .._core.text import printable
+from .watch import stopped_tasks
 
 if TYPE_CHECKING:
     from .watch import Watch
@@ -31,10 +32,10 @@ class HangDump:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Look at the clock beside the test, from its setup to its teardown."""
+        from .._clock import Thread
+
         over = threading.Event()
-        clock = threading.Thread(
-            target=self._wait, args=(item, over), name="cluster hang dump", daemon=True
-        )
+        clock = Thread(target=self._wait, args=(item, over), name="cluster hang dump", daemon=True)
         clock.start()
         try:
             return (yield)
@@ -91,8 +92,9 @@ class TimeoutDump:
             finally:
                 pytest_timeout.timeout_timer(item, settings)
 
-        timer = threading.Timer(settings.timeout, expire)
-        timer.name = f"pytest_timeout {item.nodeid}"
+        from .._clock import Timer  # not threading's, which a test may replace
+
+        timer = Timer(settings.timeout, expire, f"pytest_timeout {item.nodeid}")
 
         def cancel() -> None:
             timer.cancel()
@@ -125,18 +127,25 @@ def where_everybody_is(watch: Watch, item: pytest.Item, why: str, *, own: bool =
         why: what has become of it.
         own: whether to show the test process's own, too.
     """
-    clusters = watch.used_by(item)
-    if not clusters:
+    clusters, stopped = watch.used_by(item), stopped_tasks(_dialled())
+    if not clusters and not stopped:
         return ""
     from .._stacks import own_stacks, task_stacks
 
     parts = [f"{item.nodeid} {why}; this is where everybody is:"]
+    parts += [f"--- the test has to do with {task}: nobody is there any more" for task in stopped]
     for cluster in clusters:
         for server, text in task_stacks(cluster.servers):
             parts.append(f"--- {server!r}\n{text.rstrip()}")
     if own:
         parts.append(f"--- the test process, pid {os.getpid()}\n{own_stacks().rstrip()}")
     return "\n".join(parts) + "\n"
+
+
+def _dialled() -> str:
+    """Return the addresses that TensorFlow's context dials here; "" if there are none."""
+    clients = sys.modules.get(f"{__package__.partition('.')[0]}._runtimes.tensorflow.clients")
+    return "" if clients is None else " ".join(clients.dialled_addresses())
 
 
 def _is_debugged() -> bool:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .watch import stopped_tasks
+
 if TYPE_CHECKING:
     from ..errors import ServerExited
     from .options import Options
@@ -55,6 +57,8 @@ class ClusterReport:
             sections += self._deaths(call.excinfo.value if call.excinfo else None, failure)
             if chaos := [text for watched in self._watch.clusters() for text in watched.chaos()]:
                 sections.append(("log of chaos", "\n".join(chaos) + "\n"))
+            if tasks := stopped_tasks(report.longreprtext):
+                sections.append(("log of stopped clusters", "\n".join(tasks) + "\n"))
         # What a subtest printed that passes is shown with what follows it.
         wanted = failed if self._options.logs == "failed" else self._options.logs == "all"
         if wanted and (failed or not subtest):

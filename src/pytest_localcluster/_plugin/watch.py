@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from .timeline import Timelines
     from .watched import Watched
 
-__all__ = ["WATCH", "Watch", "add_note"]
+__all__ = ["WATCH", "Watch", "add_note", "stopped_tasks"]
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 class Watch:
@@ -51,12 +53,15 @@ class Watch:
         self._fixtures: list[pytest.FixtureRequest] = []
         self._revived: list[tuple[str, LocalCluster]] = []
         self._started: list[LocalCluster] = []  # during this test, and by itself
+        self._lasting: dict[LocalCluster, Any] = {}  # about to start, for more than one test
         self.in_call = False  # a report that is made now is of a subtest
 
     # -- the Observer: called by clusters
 
     def log_dir(self, cluster: LocalCluster) -> Path | None:
         """Return a new folder named after the running test or fixture."""
+        if (node := self._lasting.get(cluster)) is not None:
+            return self.new_folder(node.nodeid, shared_by="create_local_cluster")
         if self._fixtures:
             request = self._fixtures[-1]
             shared_by = "" if request.scope == "function" else request.fixturename or ""
@@ -68,7 +73,8 @@ class Watch:
         from .watched import Watched
 
         self.begin_to_report()
-        self._started.append(cluster)
+        if cluster not in self._lasting:
+            self._started.append(cluster)
         follower = None
         if self.shows_live:
             from .._logs import follow
@@ -76,6 +82,8 @@ class Watch:
             follower = follow([(f"[{s.task}]", s.log) for s in cluster.servers], _write)
         fixture = self._fixtures[-1].fixturename if self._fixtures else None
         lasts = bool(self._fixtures) and self._fixtures[-1].scope != "function"
+        if self._lasting.pop(cluster, None) is not None:
+            fixture, lasts = None, True
         self._live.append(Watched(cluster, follower, fixture, lasts))
 
     def stopped(self, cluster: LocalCluster) -> None:
@@ -93,9 +101,19 @@ class Watch:
         """Return what the command line and the ini file ask for."""
         return self._options.cluster_config()
 
-    def created(self, cluster: LocalCluster) -> None:
-        """Let a cluster live as long as the fixture being set up, or else the test that runs."""
-        if self._fixtures:
+    def created(self, cluster: LocalCluster, scope: str | None) -> None:
+        """Let a cluster live as long as the fixture being set up, or else the test that runs.
+
+        With a scope it lives as long as that of the test; beyond tests, as long as the run.
+        """
+        if scope is not None and self._owner is not None:
+            node = _node_of(self._owner, scope)
+            if self._fixtures and not _is_within(self._fixtures[-1].node, node):
+                raise _narrower(scope, self._fixtures[-1])
+            node.addfinalizer(cluster._clean_up)
+            if node is not self._owner:
+                self._lasting[cluster] = node
+        elif self._fixtures:
             self._fixtures[-1].addfinalizer(cluster._clean_up)
         elif self._owner is not None:
             self._owner.addfinalizer(cluster._clean_up)
@@ -195,8 +213,8 @@ class Watch:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._test_is_over(item.nodeid)  # the last try, where a plugin runs a test again
         self._item, self._owner = item, item
-        self._forget_ended()  # of the last try, where a plugin runs a test again
         names = getattr(item, "fixturenames", ())
         for fixture, cluster in self._revived:
             if fixture in names:
@@ -216,9 +234,17 @@ class Watch:
     def pytest_runtest_teardown(self) -> None:
         self._owner = None  # who is being torn down cannot take over a cluster any more
 
-    def pytest_runtest_logfinish(self) -> None:
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._test_is_over(nodeid)
         self._item = None
+
+    def _test_is_over(self, nodeid: str) -> None:
+        if self._item is not None:
+            for watched in self._ended:
+                watched.test_is_over(nodeid)
         self._forget_ended()
+        if (stopped := _stopped()) is not None:
+            stopped.forget_reads()
 
     def _forget_ended(self) -> None:
         for watched in self._ended:
@@ -250,6 +276,48 @@ class Watch:
 
 
 WATCH = pytest.StashKey[Watch]()
+
+
+def _stopped() -> Any:
+    """Return the module of what has stopped; None if no cluster has been here."""
+    return sys.modules.get(f"{_PACKAGE}._core.stopped")
+
+
+def stopped_tasks(text: str = "") -> list[str]:
+    """Return what is known of stopped tasks that the running test asks for, or a text names."""
+    stopped = _stopped()
+    if stopped is None:
+        return []
+    return [str(task) for task in dict.fromkeys([*stopped.reads(), *stopped.about(text)])]
+
+
+def _node_of(item: pytest.Item, scope: str) -> Any:
+    """Return what of the test's surroundings a scope ends with."""
+    kinds: dict[str, Any] = {
+        "class": pytest.Class,
+        "module": pytest.Module,
+        "package": pytest.Package,
+        "session": pytest.Session,
+    }
+    if scope == "function":
+        return item
+    nodes = [node for node in item.listchain() if isinstance(node, kinds[scope])]
+    if scope == "class":  # a function outside of a class is one of its own, as for fixtures
+        return nodes[-1] if nodes else item
+    return nodes[-1] if nodes else item.session
+
+
+def _is_within(node: Any, outer: Any) -> bool:
+    return outer in node.listchain()
+
+
+def _narrower(scope: str, fixture: pytest.FixtureRequest) -> Exception:
+    from ..errors import SpecError
+
+    return SpecError(
+        f"scope={scope!r} ends before the fixture {fixture.fixturename!r}, which is being set up",
+        remedy=f"leave it out, or use scope={fixture.scope!r} or a wider one",
+    )
 
 
 def add_note(item: pytest.Item, what: str, servers: list[Server]) -> None:

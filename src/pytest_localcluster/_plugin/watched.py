@@ -94,6 +94,12 @@ class Watched:
             if server.dir is not None and not isinstance(server, BorrowedServer):
                 rmtree(server.dir, ignore_errors=True)
 
+    def test_is_over(self, test: str) -> None:
+        """Note of tasks that have ended with their cluster which test that was."""
+        if not self.kept:
+            for server in self.cluster.servers:
+                server.test_is_over(test)
+
     def ended(self) -> None:
         """Show what is left of the live output."""
         if self.follower is not None:

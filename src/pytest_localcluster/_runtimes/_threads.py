@@ -14,7 +14,7 @@ from concurrent.futures import Executor, Future
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from .._clock import Deadline
+from .._clock import Deadline, Thread
 from ..errors import UnavailableError
 
 __all__ = ["Threads"]
@@ -85,7 +85,7 @@ class Threads(Executor):
             else:
                 self._started += 1
                 name = f"{self._name} #{self._started}"
-                thread = threading.Thread(target=self._loop, name=name, daemon=True)
+                thread = Thread(target=self._loop, name=name, daemon=True)
                 self._members.add(thread)
             self._work.put(work)
         if thread is not None:

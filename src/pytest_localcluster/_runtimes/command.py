@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .. import _held
-from .._clock import grpc_timeout
+from .._clock import Thread, grpc_timeout
 from .._ports import Binding
 from .._program import Program, is_within
 from .._spec import job_name
@@ -391,7 +390,7 @@ def _agrees(condition: Callable[[Any], object], server: Started) -> str:
     if look is None:
         # Not in this thread: a client that waits for ever must not take the start's deadline along.
         _looks[server] = look = Future()
-        thread = threading.Thread(
+        thread = Thread(
             target=_look,
             args=(look, condition, server),
             name=f"{name} of {server.task}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
+from .._launch import family
 from .._launch.booted import import_as_the_user
 
 __all__ = ["main"]
@@ -23,7 +24,7 @@ def main(listener: int, starter: int | None) -> None:
             counts as a worker until it has connected.
     """
     up, told = os.pipe()
-    if os.fork():
+    if family.fork():
         os.close(told)
         os._exit(0 if os.read(up, 1) else 1)
     os.close(up)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .._clock import Deadline
+from .._clock import Deadline, Thread
 from .._cluster import LocalCluster
 from .._clusterfile import ProcessId
 from .._core import exceptions, pickling
@@ -127,9 +127,7 @@ class Keeper:
             with suppress(ClusterError):
                 cluster.stop()
 
-        threads = [
-            threading.Thread(target=stop, args=(kept.cluster,)) for kept in self._clusters.values()
-        ]
+        threads = [Thread(target=stop, args=(kept.cluster,)) for kept in self._clusters.values()]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from .. import _rendezvous
-from .._clock import Deadline
+from .._clock import Deadline, Thread
 from .._core import answers
 from .._core.files import unnamed_file
 from .._core.forks import inherited
@@ -127,9 +127,7 @@ class Link:
         self._numbers = count()
         self._asked: dict[int, Future[Any]] = {}
         self._lock = threading.Lock()
-        self._reader = threading.Thread(
-            target=self._read, name="answers of the steward", daemon=True
-        )
+        self._reader = Thread(target=self._read, name="answers of the steward", daemon=True)
         self._reader.start()
 
     def ask(self, kind: str, *args: object) -> Future[Any]:

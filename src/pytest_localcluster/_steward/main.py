@@ -10,14 +10,13 @@ import os
 import queue
 import selectors
 import socket
-import threading
 from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import _rendezvous
-from .._clock import Alarm, Deadline
+from .._clock import Alarm, Deadline, Thread
 from .._core import answers, environment, sockets
 from .._launch import process as processes
 from .._launch import shelter
@@ -178,7 +177,7 @@ class _Worker:
         self.watch: int | None = None  # of its process
         self.origin = ""
         self._steward = steward
-        threading.Thread(target=self._listen, args=(sock,), daemon=True).start()
+        Thread(target=self._listen, args=(sock,), daemon=True).start()
 
     def _listen(self, sock: socket.socket) -> None:
         try:
@@ -209,7 +208,7 @@ class _Worker:
                 future.add_done_callback(partial(self._called, number))
         else:
             ask = getattr(keeper, kind)
-            threading.Thread(target=self._do, args=(number, ask, args), daemon=True).start()
+            Thread(target=self._do, args=(number, ask, args), daemon=True).start()
 
     def _called(self, number: int, future: Future[Any]) -> None:
         error = future.exception()

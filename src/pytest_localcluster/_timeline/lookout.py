@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from .. import _held
+from .._clock import Thread
 
 if TYPE_CHECKING:
     from .lane import Lane, Life
@@ -41,7 +42,7 @@ class Lookout:
                 self._lanes.append(lane)
             if self._thread is None:
                 self._over = False
-                self._thread = threading.Thread(
+                self._thread = Thread(
                     target=self._run, name="pytest-localcluster-timeline", daemon=True
                 )
                 self._thread.start()

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
-from ..._clock import Deadline
+from ..._clock import Deadline, Thread
 from ..._core import sockets
 from ...errors import StopError, UnsupportedError
 from ..fate import Fate, Unseen
@@ -86,8 +86,8 @@ class RemoteProcess(ChildProcess):
         self._leaving = threading.Event()
         name = self._name
         self._threads_of_relay = [
-            threading.Thread(target=self._pass_to_task, name=f"orders to {name}", daemon=True),
-            threading.Thread(target=self._pass_to_test, name=f"news of {name}", daemon=True),
+            Thread(target=self._pass_to_task, name=f"orders to {name}", daemon=True),
+            Thread(target=self._pass_to_test, name=f"news of {name}", daemon=True),
         ]
         for thread in self._threads_of_relay:
             thread.start()

@@ -9,6 +9,7 @@ import socket
 import threading
 from typing import Any
 
+from ..._clock import Thread
 from .. import oom
 from ..wire import STATUS
 
@@ -51,7 +52,7 @@ class Relay:
         self._changed = threading.Condition()
         for descriptor in (output, status):
             os.set_blocking(descriptor, False)
-        threading.Thread(target=self._run, name="news of the task", daemon=True).start()
+        Thread(target=self._run, name="news of the task", daemon=True).start()
 
     def send(self, index: int, data: bytes) -> None:
         """Send the task what it is told, unless it was there before; wait until it takes it."""

@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from ... import _held
-from ..._clock import now_ns
+from ..._clock import Thread, now_ns
 from ..._ring import FOREVER
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Scribe:
         self._asleep = False
         self._turning = threading.Lock()  # in or out of sleep
         self._bell: SimpleQueue[bool] = SimpleQueue()  # which wakes it; whether it is to stop
-        self._thread = threading.Thread(target=self._write, name=name, daemon=True)
+        self._thread = Thread(target=self._write, name=name, daemon=True)
         self._thread.start()
         if _held.owner() is not None:
             _held.hold_thread(self._thread)

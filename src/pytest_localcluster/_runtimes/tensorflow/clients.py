@@ -7,28 +7,44 @@ test servers never end, so code written for them closes no session, and would ha
 
 So each is noted when it is made, by weak reference, and those of a cluster are ended when it stops,
 while its servers are still there. After that a session's ``run`` raises RuntimeError at once
-("Attempted to use a closed Session"). What was made before we began to note, since TensorFlow was
-imported after the cluster was started, is looked for once, among all objects.
+("Attempted to use a closed Session"), and a new session to its address UnavailableError. What was
+made before we began to note, since TensorFlow was imported after the cluster was started, is looked
+for once, among all objects.
+
+A coordinator that waits for a dead task cannot be stopped: TensorFlow calls the address of the task
+until somebody answers. So somebody does for a moment, with an error.
 """
 
 from __future__ import annotations
 
 import functools
 import gc
+import socket
 import sys
 import threading
+import warnings
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakSet
 
+import grpc
+
 from ..._channel import dialled, register
+from ..._clock import Deadline, Thread, poll
 from ..._context import address_of
-from ...errors import SpecError
+from ..._core import stopped
+from ...errors import ClusterLeakWarning, SpecError
 from .master import end_sessions
 
-__all__ = ["end_in_time"]
+__all__ = ["dialled_addresses", "end_in_time"]
 
 # How long a stop waits for a coordinator: milliseconds will do, unless one of its workers is dead.
 _PATIENCE = 1.0
+
+# How long it waits for one that is answered with errors; TensorFlow calls again each second.
+_LAST_PATIENCE = 5.0
 
 _SESSION = ("tensorflow.python.client.session", "BaseSession")
 _COORDINATOR = ("tensorflow.python.distribute.coordinator.cluster_coordinator", "Cluster")
@@ -69,21 +85,115 @@ class _Ender:
             coordinators = [
                 one for one in _noted.get(_COORDINATOR, ()) if _works_with(one, self._address)
             ]
-        for coordinator in coordinators:
-            _stop(coordinator)
+        stuck = [text for one in coordinators if (text := _stop(one))]
         open_ones = [one for one in sessions if not getattr(one, "_closed", True)]
         for session in open_ones:
             session._closed = True  # what run(), close() and __del__ go by
         if open_ones:
             end_sessions(self._address)  # and with them the steps that are under way
+        for text in stuck:
+            warnings.warn(ClusterLeakWarning(text), stacklevel=2)
 
 
-def _stop(coordinator: Any) -> None:
-    """Stop the threads of a coordinator, once: it hangs if one waits for a worker that is dead."""
+def _stop(coordinator: Any) -> str:
+    """Stop the threads of a coordinator, once; return what to warn of, "" if it just stops."""
     stop, coordinator.stop = coordinator.stop, _do_nothing
-    stopping = threading.Thread(target=stop, name="stop a coordinator", daemon=True)
+    stopping = Thread(target=stop, name="stop a coordinator", daemon=True)
     stopping.start()
     stopping.join(_PATIENCE)
+    if not stopping.is_alive():
+        return ""
+    tasks = _tasks_of(coordinator)
+    dead = {address: task for address, task in tasks.items() if _refuses(address)}
+    owners = [coordinator.failure_handler, *coordinator.workers]
+    threads = [stopping, *(one for one in threading.enumerate() if _target_of(one) in owners)]
+    queue = coordinator.closure_queue
+    queue.mark_failed = functools.partial(_mark_failed, queue)
+    with _answering(dead):
+        poll(lambda: _have_ended(threads, coordinator.failure_handler), Deadline(_LAST_PATIENCE))
+    left = [thread.name for thread in threads if thread.is_alive()]
+    names = ", ".join(f"{task} at {address}" for address, task in dead.items())
+    ended = (
+        f"these threads of it run on, and may spoil later tests: {', '.join(left)}"
+        if left
+        else "its threads were ended"
+    )
+    return (
+        "a ClusterCoordinator was waiting for a task when its cluster was stopped; "
+        f"dead: {names or 'none'}; {ended}\n"
+        "  To fix this: restart() what is dead before the cluster stops, run the coordinator in a "
+        'chief, or see "A coordinator whose tasks are dead" in the manual'
+    )
+
+
+def _mark_failed(queue: Any, error: BaseException) -> None:
+    """Set a queue's error and wake who joins; TensorFlow's own fails if a closure was put back."""
+    with queue._queue_lock:
+        queue._error = queue._error or error
+        queue._stop_waiting_condition.notify_all()
+
+
+def _have_ended(threads: list[threading.Thread], handler: Any) -> bool:
+    """Tell whether threads of a coordinator have ended; wake those that wait for a recovery."""
+    lock, recovered = handler._cluster_update_lock, handler._worker_up_cond
+    if lock.acquire(timeout=0.01):
+        try:
+            recovered.notify_all()
+        finally:
+            lock.release()
+    return not any(thread.is_alive() for thread in threads)
+
+
+def _tasks_of(coordinator: Any) -> dict[str, str]:
+    """Return the tasks of a coordinator's cluster by address, but for its own."""
+    server_def = coordinator.failure_handler._server_def
+    return {
+        address: f"/job:{job.name}/task:{index}"
+        for job in server_def.cluster.job
+        if job.name != server_def.job_name
+        for index, address in job.tasks.items()
+    }
+
+
+def _target_of(thread: threading.Thread) -> object:
+    return getattr(getattr(thread, "_target", None), "__self__", None)
+
+
+def _refuses(address: str) -> bool:
+    """Tell whether nobody listens at an address."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:  # whatever it is, somebody may be there
+        return False
+    return False
+
+
+@contextmanager
+def _answering(addresses: Collection[str]) -> Iterator[None]:
+    """Answer every call to these addresses with an error, for a while."""
+
+    def refuse(_: bytes, context: Any) -> None:
+        # As if the worker had begun anew: the one end of a recovery after which threads just end.
+        context.abort(grpc.StatusCode.ABORTED, "/job:worker belongs to a cluster that stops")
+
+    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+        def service(self, call: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    threads = ThreadPoolExecutor(1)
+    server = grpc.server(threads, handlers=[Handler()], options=[("grpc.so_reuseport", 0)])
+    for address in addresses:
+        with suppress(RuntimeError):  # somebody else is there by now
+            server.add_insecure_port(address)
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(None).wait()
+        threads.shutdown()
 
 
 def _do_nothing() -> None:
@@ -127,10 +237,37 @@ def _begin_noting() -> None:
                     _noted[kind].add(one)
 
 
+def _refuse_stopped(session: Any) -> None:
+    """Raise UnavailableError for a session to a task that ended with an earlier test.
+
+    It would wait for ever, and not even Ctrl-C would end that.
+    """
+    target = getattr(session, "_target", None)
+    if not isinstance(target, bytes) or not target.startswith(b"grpc://"):
+        return
+    address = address_of(target.decode())
+    task = stopped.at(address)
+    if task is None or not _refuses(address):
+        return
+    session._closed = True
+    errors = sys.modules["tensorflow.python.framework.errors_impl"]
+    message = f"nobody is at {task}\n  To fix this: {stopped.REMEDY}"
+    raise errors.UnavailableError(None, None, message)
+
+
+def dialled_addresses() -> list[str]:
+    """Return the addresses of the cluster that TensorFlow's context is connected to, or dials."""
+    module = sys.modules.get("tensorflow.python.eager.context")
+    server_def = getattr(getattr(module, "_context", None), "_server_def", None)
+    jobs = server_def.cluster.job if server_def is not None else ()
+    return [address for job in jobs for address in job.tasks.values()]
+
+
 def _noting(made: Any, noted: WeakSet[Any]) -> Any:
     @functools.wraps(made)
     def note(one: Any, *args: Any, **kwargs: Any) -> None:
         made(one, *args, **kwargs)
+        _refuse_stopped(one)
         with _lock:
             noted.add(one)
 
