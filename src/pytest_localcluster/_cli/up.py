@@ -14,6 +14,7 @@ from .. import __version__
 from .._cluster import LocalCluster
 from .._clusterfile import ProcessId
 from .._config import ClusterConfig
+from .._core import stand_ins
 from .._handover import file_of
 from .._launch import shelter
 from ..errors import SpecError
@@ -38,6 +39,7 @@ def run(given: argparse.Namespace) -> int:
         try:
             if path is not None:
                 path = Path(path).absolute()
+            stand_ins.expect_operations()
             cluster = LocalCluster(config, log_dir=given.log_dir)
             stack.enter_context(cluster)
             if path is None:

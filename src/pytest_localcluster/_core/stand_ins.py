@@ -45,12 +45,14 @@ __all__ = [
     "StandIn",
     "announce",
     "arrange",
+    "as_module",
     "ask",
     "asks_back",
     "attach_below",
     "await_announcement",
     "cancel_announcement",
     "everything_present",
+    "expect_operations",
     "has_below",
     "home_of",
     "host",
@@ -230,6 +232,7 @@ def everything_present() -> list[StandIn]:
 # Who answers has to listen, which nobody does for tasks that are not called.
 
 _awaiting: set[Callable[[], None]] = set()
+_expected = False
 
 
 def asks_back(data: bytes) -> bool:
@@ -240,9 +243,18 @@ def asks_back(data: bytes) -> bool:
 _MARK = __name__.encode()
 
 
+def expect_operations() -> None:
+    """Have all tasks listened to: operations that may ask questions come from other processes."""
+    global _expected
+    _expected = True
+
+
 def await_announcement(begin: Callable[[], None]) -> None:
     """Have ``begin`` called, once, when an operation is sent that may ask questions."""
-    _awaiting.add(begin)
+    if _expected:
+        begin()
+    else:
+        _awaiting.add(begin)
 
 
 def cancel_announcement(begin: Callable[[], None]) -> None:
@@ -340,6 +352,13 @@ def stand_in(*args: Any) -> StandIn:
             _present[key] = module
             _attach(module)
             _latest_origin = _latest_origin or home.origin
+    return module
+
+
+def as_module(module: StandIn) -> ModuleType:
+    """Return a stand-in as an object of its own; the module itself where that is."""
+    if module.home.origin == own_origin():
+        return sys.modules.get(module.__name__, module)
     return module
 
 

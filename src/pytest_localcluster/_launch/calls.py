@@ -115,6 +115,10 @@ class Calls:
         elif self._listener is not threading.current_thread():
             self._listener.join(seconds)
 
+    def leave(self) -> None:
+        """Begin to listen no more: the task is for another process to hear."""
+        stand_ins.cancel_announcement(self._begin_to_listen)
+
     def _listen(self) -> None:
         while True:
             try:

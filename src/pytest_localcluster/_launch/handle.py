@@ -267,6 +267,7 @@ class ChildProcess:
 
     def leave(self) -> None:
         """Give back what this handle holds of a task that is kept; it lives on."""
+        self._calls.leave()
         self._control.leave()
         self._fate.close()
         for held in (*self._threads, self._handle, self._held):

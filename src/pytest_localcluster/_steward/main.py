@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import _rendezvous
 from .._clock import Alarm, Deadline
-from .._core import answers
+from .._core import answers, stand_ins
 from .._launch import process as processes
 from .._launch import shelter
 from .._launch.line import Line
@@ -65,6 +65,7 @@ class Steward:
         self._questions: dict[int, tuple[_Worker, Send]] = {}  # that workers are to answer
         self._numbers = count()
         answers.route(self._route)
+        stand_ins.expect_operations()
         if starter is not None:
             self._selector.register(starter, selectors.EVENT_READ, self._forget_starter)
 
