@@ -104,8 +104,14 @@ from words_pb2_grpc import TotalsStub, add_TotalsServicer_to_server
     pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1)
 
 
-def test_what_tasks_warn(pytester: pytest.Pytester) -> None:
+def test_the_test_module_inside_tasks(pytester: pytest.Pytester) -> None:
     snippet, *_ = snippets("docs/how-to/inside-tasks.md", "python")
+    pytester.makepyfile(PREAMBLE + "import multiprocessing\n" + snippet)
+    pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=3)
+
+
+def test_what_tasks_warn(pytester: pytest.Pytester) -> None:
+    _, snippet, *_ = snippets("docs/how-to/inside-tasks.md", "python")
     pytester.makepyfile(PREAMBLE + "import warnings\n" + snippet)
     pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1, warnings=0)
 

@@ -529,3 +529,31 @@ def test_closures_share_what_they_share_here(cluster: LocalCluster) -> None:
 
     assert one(cluster)(both) == 1
     assert count == 0
+
+
+# Objects that cannot go, and need not
+
+
+class Held:
+    """A class of which a method uses what cannot be pickled."""
+
+    def held(self) -> Any:
+        return LOCK
+
+
+def hinted(held: Held) -> str:
+    return "done"
+
+
+def test_an_annotation_is_no_reason_to_fail(cluster: LocalCluster) -> None:
+    assert one(cluster)(hinted, None) == "done"
+    with pytest.raises(TypeError, match="cannot pickle '_thread.lock'"):
+        one(cluster)(lambda: Held)
+
+
+THIS = sys.modules[__name__]
+
+
+def test_a_test_module_as_an_object(cluster: LocalCluster) -> None:
+    assert one(cluster)(lambda: THIS.square(2)) == 4
+    assert one(cluster)(lambda: THIS) is THIS

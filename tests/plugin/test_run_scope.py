@@ -300,3 +300,28 @@ def test_a_task_asks_the_worker_whose_call_it_runs(
         """
     )
     run(*workers).assert_outcomes(passed=9)
+
+
+def test_an_operation_asks_although_no_function_was_called(
+    pytester: pytest.Pytester, run: Run
+) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+        from conftest import *
+
+        THIS = sys.modules[__name__]
+        VALUE = 3.0
+
+        @pytest.mark.cluster(workers=1, scope="run")
+        def test_it(local_cluster):
+            with local_cluster.session() as session:
+                assert session.run(function(lambda: THIS.VALUE)()) == 3.0
+
+        @pytest.mark.cluster(workers=1, launcher="thread")
+        def test_in_a_thread(local_cluster):
+            with local_cluster.session() as session:
+                assert session.run(function(lambda: THIS.VALUE)()) == 3.0
+        """
+    )
+    run("-n", "2").assert_outcomes(passed=2)

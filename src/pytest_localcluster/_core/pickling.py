@@ -187,7 +187,15 @@ def dump_named(obj: Any) -> stand_ins.Answer:
 
 def _dump(pickler: type[_Pickler], obj: object) -> bytes:
     buffer = io.BytesIO()
-    pickler(buffer).dump(obj)
+    first = pickler(buffer)
+    try:
+        first.dump(obj)
+    except Exception:
+        if not first.hinted:
+            raise
+        # An object that only annotations name is no reason to fail.
+        buffer = io.BytesIO()
+        pickler(buffer, hints=False).dump(obj)
     return buffer.getvalue()
 
 
@@ -204,8 +212,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         ("os", "environb"),
     )
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def __init__(self, file: io.BytesIO, *, hints: bool = True) -> None:
         super().__init__(file)
+        self._hints = hints  # whether to send the objects that only annotations name
+        self.hinted = False
         self._namespaces: dict[int, Any] = {}  # by the id of the dict of globals
         self._cells: dict[int, _Cell] = {}
 
@@ -235,7 +245,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         if kind in _REDUCED_BY_NAME and goes_by_value(obj.__module__):
             return self._reduce_named(obj)
         if isinstance(obj, ModuleType) and goes_by_value(obj.__name__):
-            return self._namespace(vars(obj)).__reduce__()
+            return stand_ins.as_module, (self._namespace(vars(obj)),)
         return NotImplemented
 
     def _reduce_function(self, obj: FunctionType) -> Any:
@@ -247,7 +257,34 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         home, name = self._home(obj, obj.__qualname__)
         namespace, token = self._namespace(obj.__globals__), token_of(obj)
         args = namespace, home, name, token, _marshalled(obj.__code__), self._closure(obj)
-        return arrivals.make_function, args, _state(obj), None, None, arrivals.set_function
+        return arrivals.make_function, args, self._state(obj), None, None, arrivals.set_function
+
+    def _state(self, function: FunctionType) -> tuple[Any, ...]:
+        """Return the state of a function; None stands for a part that a new function has anyway."""
+        code, scope = function.__code__, function.__globals__
+        used = {name: scope[name] for name in _extract_code_globals(code) if name in scope}
+        annotations = annotations_of(function)
+        if annotations:
+            used.update(self._hints_of(annotations, scope))
+        contents = None
+        if function.__closure__ is not None:
+            contents = tuple(map(content_of, function.__closure__))
+        return (
+            _unusual(function),
+            function.__defaults__,
+            function.__kwdefaults__,
+            annotations or None,
+            function.__dict__ or None,
+            contents,
+            used or None,
+            _submodules(code, (*used.values(), *(contents or ()))),
+        )
+
+    def _hints_of(self, annotations: Mapping[str, Any], scope: dict[str, Any]) -> dict[str, Any]:
+        """Return the globals that annotations name, for :func:`typing.get_type_hints`."""
+        found = {name: scope[name] for name in names_in(annotations) if name in scope}
+        self.hinted |= bool(found)
+        return found if self._hints else {}
 
     def _reduce_class(self, obj: type) -> Any:
         if not goes_by_value(obj.__module__):
@@ -260,7 +297,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         annotations = annotations_of(obj)
         if annotations and obj.__module__ in sys.modules:
             scope = vars(sys.modules[obj.__module__])
-            named = {name: scope[name] for name in names_in(annotations) if name in scope}
+            named = self._hints_of(annotations, scope)
             module = self._namespace(scope) if named else None
         reducer = copyreg.dispatch_table.get(obj)
         return (
@@ -349,37 +386,16 @@ def _marshalled(code: CodeType) -> bytes | CodeType:
         return code
 
 
-def _state(function: FunctionType) -> tuple[Any, ...]:
-    """Return what :func:`arrivals.set_function` takes: None stands for what a new one has."""
-    code, scope = function.__code__, function.__globals__
-    used = {name: scope[name] for name in _extract_code_globals(code) if name in scope}
-    annotations = annotations_of(function)
-    if annotations:
-        used.update((name, scope[name]) for name in names_in(annotations) if name in scope)
-    contents = None
-    if function.__closure__ is not None:
-        contents = tuple(map(content_of, function.__closure__))
-    modules = _submodules(code, (*used.values(), *(contents or ())))
-    named = {
-        name: value
-        for name, value, usual in (
-            ("__name__", function.__name__, code.co_name),
-            ("__qualname__", function.__qualname__, code.co_qualname),
-            ("__module__", function.__module__, scope.get("__name__")),
-            ("__doc__", function.__doc__, _docstring(code)),
-        )
-        if value != usual
-    }
-    return (
-        named or None,
-        function.__defaults__,
-        function.__kwdefaults__,
-        annotations or None,
-        function.__dict__ or None,
-        contents,
-        used or None,
-        modules,
+def _unusual(function: FunctionType) -> dict[str, Any] | None:
+    """Return the attributes that a new function of this code and module would not have."""
+    code = function.__code__
+    usual = (
+        ("__name__", function.__name__, code.co_name),
+        ("__qualname__", function.__qualname__, code.co_qualname),
+        ("__module__", function.__module__, function.__globals__.get("__name__")),
+        ("__doc__", function.__doc__, _docstring(code)),
     )
+    return {name: value for name, value, expected in usual if value != expected} or None
 
 
 def _docstring(code: CodeType) -> str | None:

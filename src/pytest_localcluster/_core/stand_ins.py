@@ -44,6 +44,7 @@ __all__ = [
     "Question",
     "StandIn",
     "arrange",
+    "as_module",
     "ask",
     "asks_back",
     "attach_below",
@@ -312,6 +313,13 @@ def stand_in(*args: Any) -> StandIn:
             _present[key] = module
             _attach(module)
             _latest_origin = _latest_origin or home.origin
+    return module
+
+
+def as_module(module: StandIn) -> ModuleType:
+    """Return a stand-in as an object of its own; the module itself where that is."""
+    if module.home.origin == own_origin():
+        return sys.modules.get(module.__name__, module)
     return module
 
 
