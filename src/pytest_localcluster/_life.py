@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import signal as signals
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Life", "State"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
+
+_LAST_WAIT = 1.0
+"""Seconds for the last words of a task, which take none unless a process of its own says more."""
 
 _ENDING = {signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT}
 """Signals that a program may answer by ending in its own way."""
@@ -197,6 +201,7 @@ class Life:
         if signal == signals.SIGKILL:
             self.state = State.KILLED
             process.wait(deadline)
+            self.hear_out()
         elif signal == signals.SIGSTOP:
             self.state = State.SUSPENDED
         elif signal == signals.SIGCONT and self.state is State.SUSPENDED:
@@ -242,6 +247,12 @@ class Life:
         if self.state is not State.RUNNING and self.is_alive():
             return None
         return self.process.attend()
+
+    def hear_out(self) -> None:
+        """Take what a task that has ended warned and logged, which is on its way at most."""
+        future = self.attend()
+        if future is not None:
+            wait([future], _LAST_WAIT)
 
     def _listens(self) -> bool:
         running = self.state is State.RUNNING and self.is_alive()
