@@ -125,6 +125,16 @@ def test_what_crosses_the_border_of_a_task(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=2)
 
 
+def test_what_tasks_log_and_await(pytester: pytest.Pytester) -> None:
+    parts = snippets("docs/how-to/inside-tasks.md", "python")
+    (logs,) = (part for part in parts if "caplog" in part)
+    (coroutines,) = (part for part in parts if "async def" in part)
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    marked = "pytestmark = pytest.mark.cluster(workers=1, ps=0)\n"
+    pytester.makepyfile(PREAMBLE + "import asyncio, logging\n" + marked + logs + coroutines)
+    pytester.runpytest_subprocess().assert_outcomes(passed=3, warnings=0)
+
+
 def test_the_timeline_that_is_shown(pytester: pytest.Pytester) -> None:
     (snippet,) = snippets("docs/how-to/timeline.md", "python")
     pytester.makepyfile(test_training=PREAMBLE + snippet)

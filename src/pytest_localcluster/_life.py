@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 import signal as signals
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,6 +53,9 @@ _REMEDY_IN_USE = (
     "cluster and {ports[NAME]}; or set SO_REUSEADDR in the program if its own last connections are "
     "in the way"
 )
+
+_LAST_WAIT = 1.0
+"""Seconds for the last words of a task, which take none unless a process of its own says more."""
 
 _ENDING = {signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT}
 """Signals that a program may answer by ending in its own way."""
@@ -346,6 +350,7 @@ class Life:
             self.state = State.KILLED
             if process.wait(deadline) is None:
                 raise not_killed(self._context, process.pid, deadline.seconds)
+            self.hear_out()
             if self._binding:
                 self.take_ports_back()
         elif signal == signals.SIGSTOP:
@@ -393,6 +398,12 @@ class Life:
         if self.state is not State.RUNNING and self.is_alive():
             return None
         return self.process.attend()
+
+    def hear_out(self) -> None:
+        """Take what a task that has ended warned and logged, which is on its way at most."""
+        future = self.attend()
+        if future is not None:
+            wait([future], _LAST_WAIT)
 
     def _listens(self) -> bool:
         running = self.state is State.RUNNING and self.is_alive()

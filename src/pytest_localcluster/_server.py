@@ -161,6 +161,8 @@ class Server:
         code = None if process is None else process.wait(Deadline(timeout))
         if code == 0 or (code is not None and not check):
             self._life.forgive()
+        if code is not None:
+            self._life.hear_out()
         return code
 
     def unexpected_death(self) -> ServerExited | None:

@@ -17,6 +17,8 @@ import sys
 import threading
 import traceback
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 from .pickling import dumps_back, loads
@@ -24,7 +26,18 @@ from .pickling import dumps_back, loads
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Levels", "Record", "apply", "dump", "mark", "pause", "receive", "resume"]
+__all__ = [
+    "Levels",
+    "Record",
+    "apply",
+    "dump",
+    "mark",
+    "pause",
+    "receive",
+    "resume",
+    "subscribe",
+    "unsubscribe",
+]
 
 Record = dict[str, Any]
 """The attributes of a record on its way; those in ``_EXTRA`` are pickled one by one."""
@@ -85,6 +98,36 @@ def _current() -> tuple[int, dict[str | None, int]]:
     if levels != known:
         _snapshot = version + 1, levels
     return _snapshot
+
+
+_Changed = Callable[[], "Future[None] | None"]
+_subscribers: set[_Changed] = set()
+
+_PATIENCE = 0.1
+"""Seconds that a change of a level waits for tasks to go by it: a suspended one does not answer."""
+
+
+def subscribe(changed: _Changed) -> None:
+    """Have a function called at each change of a level; it may return a future to wait for."""
+    _subscribers.add(changed)
+    # The only thing that each change calls. It is the manager's own again with the last task.
+    logging.root.manager.__dict__["_clear_cache"] = _level_changed
+
+
+def unsubscribe(changed: _Changed) -> None:
+    """Take back what :func:`subscribe` did. Idempotent."""
+    _subscribers.discard(changed)
+    if not _subscribers:
+        logging.root.manager.__dict__.pop("_clear_cache", None)
+
+
+def _level_changed() -> None:
+    manager: Any = logging.Manager
+    manager._clear_cache(logging.root.manager)
+    if _inbox.open:  # else pytest changes it between two phases of a test
+        futures = [future for changed in list(_subscribers) if (future := changed()) is not None]
+        if futures:
+            wait(futures, _PATIENCE)
 
 
 def apply(levels: Mapping[str | None, int]) -> None:
@@ -162,9 +205,10 @@ _kinds: dict[type[logging.LogRecord], type[logging.LogRecord]] = {logging.LogRec
 def mark(record: logging.LogRecord, task: str) -> None:
     """Make a record one of a task."""
     kind = type(record)
-    if kind not in _kinds:  # of a factory of the user's
-        _kinds[kind] = type(kind.__name__, (_OfTask, kind), {})
-    record.__class__ = _kinds[kind]
+    if not issubclass(kind, _OfTask):
+        if kind not in _kinds:  # of a factory of the user's
+            _kinds[kind] = type(kind.__name__, (_OfTask, kind), {})
+        record.__class__ = _kinds[kind]
     record.processName = record.__dict__.setdefault(_TASK, task)
 
 
@@ -177,29 +221,30 @@ class _Inbox:
 
     def __init__(self) -> None:
         self._records: deque[tuple[str, Record]] = deque()
-        self._open = True
-        self.renew()
+        self.open = True
+        self.forked()
 
-    def renew(self) -> None:
-        """Have a new lock: in a fork, another thread may have held the old one."""
+    def forked(self) -> None:
+        """Have a new lock, and no tasks: another thread may have held the old one."""
         self._handling = threading.RLock()
+        _subscribers.clear()
 
     def receive(self, task: str, records: Iterable[Record]) -> None:
         self._records.extend((task, record) for record in records)
-        if self._open:
+        if self.open:
             self._handle()
 
     def pause(self) -> None:
         with self._handling:
-            self._open = False
+            self.open = False
 
     def resume(self) -> None:
-        self._open = True
+        self.open = True
         self._handle()
 
     def _handle(self) -> None:
         with self._handling:
-            while self._open and self._records:
+            while self.open and self._records:
                 _handle(*self._records.popleft())
 
 
@@ -222,4 +267,4 @@ pause = _inbox.pause
 resume = _inbox.resume
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_inbox.renew)
+    os.register_at_fork(after_in_child=_inbox.forked)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _held
 from .._clock import Deadline
-from .._core import answers, exceptions, pickling, stand_ins
+from .._core import answers, exceptions, logging, pickling, stand_ins
 from .._logs import settle
 from ..errors import ClusterError
 from . import oom, reports, shelter
@@ -151,6 +151,7 @@ class ChildProcess:
         shelter.hear_of_guards()  # so that descriptors which come with them come with a start
         if not self.program:
             self._calls.serves()
+            logging.subscribe(self._level_changed)
         return True
 
     def _debugs(self, kind: str, rest: list[Any]) -> bool:
@@ -228,6 +229,11 @@ class ChildProcess:
             return self._calls.over
         return self._calls.make("settings", self._settings.news())
 
+    def _level_changed(self) -> Future[None] | None:
+        news = self._settings.news()
+        alive = news is not None and self.exitcode is None
+        return self._calls.make("settings", news) if alive else None
+
     def _hear_last_words(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while self._control.fileno() >= 0 and self._control.readable(Deadline(0)):
@@ -275,6 +281,7 @@ class ChildProcess:
 
     def leave(self) -> None:
         """Give back what this handle holds of a task that is kept; it lives on."""
+        logging.unsubscribe(self._level_changed)
         self._control.leave()
         self._fate.close()
         for held in (*self._threads, self._handle, self._held):
@@ -290,6 +297,7 @@ class ChildProcess:
             self.wait(Deadline(_LAST_WAIT))
         if not self._calls.listens:
             self._hear_last_words()
+        logging.unsubscribe(self._level_changed)
         self._control.hang_up()  # wakes who listens
         self._calls.end(_LAST_WAIT)
         self._control.close(Deadline(_LAST_WAIT))

@@ -24,8 +24,9 @@ _BURST, _RATE = 5000, 1000.0
 """How many records are sent at once, and how many more a second: of warnings and worse as many as
 of all others."""
 
-_PATIENCE = 0.2
-"""Seconds that a record waits for a test process that takes nothing; the next ones do not wait."""
+_PATIENCE = 5.0
+"""Seconds that a record waits for a test process that takes nothing, which only one that is
+suspended does; the next ones do not wait then."""
 
 _print = warnings.showwarning
 _call_handlers = loggers.Logger.callHandlers
@@ -40,8 +41,8 @@ class Outgoing:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._lock = threading.Lock()
-        self._owner = 0  # the thread that sends
+        self._lock = threading.RLock()
+        self._senders: set[int] = set()  # the threads that send, or wait for that
         self._waiting: deque[bytes] = deque()
         self._rest = b""  # of a message that was begun
         self._stuck = False
@@ -56,36 +57,49 @@ class Outgoing:
         What was sent is not lost with this process.
         """
         data = pack(message)
-        if self._owner == threading.get_ident():
+        if threading.get_ident() in self._senders:
             self._waiting.append(data)
             return True
         return self._do(data, 0 if self._stuck else seconds)
 
     def _do(self, data: bytes, seconds: float | None) -> bool:
-        deadline = Deadline(seconds)
-        if not self._lock.acquire(timeout=-1 if seconds is None else max(seconds, _PATIENCE)):
-            return False
-        self._owner = threading.get_ident()
+        me = threading.get_ident()
         try:
+            self._senders.add(me)
+            sent = self._do_alone(data, seconds)
+        finally:
+            self._senders.discard(me)
+        if self._waiting:  # since the lock was given back
+            self._do(b"", 0)
+        return sent
+
+    def _do_alone(self, data: bytes, seconds: float | None) -> bool:
+        deadline = Deadline(seconds)
+        try:
+            if not self._lock.acquire(timeout=-1 if seconds is None else seconds):
+                return False
             sent = self._push(data, deadline)
             while self._waiting:
                 self._push(self._waiting.popleft(), deadline)
         finally:
-            self._owner = 0
-            self._lock.release()
+            # A signal's handler may raise at any point, also between acquire() and here.
+            if self._lock._is_owned():  # type: ignore[attr-defined]  # as Condition asks it
+                self._lock.release()
         return sent
 
     def _push(self, data: bytes, deadline: Deadline) -> bool:
         view = memoryview(self._rest + data)
-        while view:
-            try:
-                view = view[self._socket.send(view, socket.MSG_DONTWAIT) :]
-            except BlockingIOError:
-                if not writable(self._socket.fileno(), deadline):
-                    break
-        begun = len(view) < len(data)
-        self._rest = bytes(view) if begun else bytes(view[: max(0, len(view) - len(data))])
-        self._stuck = bool(view)
+        try:
+            while view:
+                try:
+                    view = view[self._socket.send(view, socket.MSG_DONTWAIT) :]
+                except BlockingIOError:
+                    if not writable(self._socket.fileno(), deadline):
+                        break
+        finally:  # also if a signal's handler raises
+            begun = len(view) < len(data)
+            self._rest = bytes(view if begun else view[: len(view) - len(data)])
+            self._stuck = bool(view)
         return begun
 
 
