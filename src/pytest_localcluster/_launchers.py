@@ -13,6 +13,7 @@ from ._launch import Berth, Launcher, Needs, Spreading, find_launcher
 from ._observer import observer
 from ._runtimes import Runtime, find_runtimes
 from ._spec import Task
+from .errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -81,6 +82,13 @@ def find_berths(
             wanted.append(Needs(task, preload, runtime.boot_env, names, task in with_folder))
         reservation = spreading.reserve(wanted)
         undo.callback(reservation.release)
+        for needs, berth in zip(wanted, reservation.berths, strict=True):
+            if set(needs.ports) - set(berth.ports) or (needs.folder and berth.folder is None):
+                raise UnsupportedError(
+                    f"{config.launcher!r} gives {needs.task} neither further ports nor a folder",
+                    task=str(needs.task),
+                    remedy="leave out ports= and {dir}, or use launcher='process' or 'ray'",
+                )
         return list(reservation.berths), reservation.meeting
     # One more is MASTER_PORT, for the collectives that the workers may want to form.
     named = sum(len(config.port_names(task.job)) for task in tasks)
