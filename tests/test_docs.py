@@ -91,17 +91,19 @@ def test_where_to_keep_state(pytester: pytest.Pytester) -> None:
 
 
 def test_services_of_ones_own(pytester: pytest.Pytester) -> None:
-    (snippet,) = snippets("docs/how-to/own-services.md", "python")
+    found = snippets("docs/how-to/own-services.md", "python")
     for module in ("words_pb2", "words_pb2_grpc", "word_count"):
         code = ROOT / f"conftest_examples/own_services/{module}.py"
         shutil.copy(code, pytester.path)
     imports = """
+import asyncio
+import grpc
 from word_count import Totals
 from words_pb2 import WatchRequest
 from words_pb2_grpc import TotalsStub, add_TotalsServicer_to_server
 """
-    pytester.makepyfile(PREAMBLE + imports + snippet)
-    pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=1)
+    pytester.makepyfile(PREAMBLE + imports + "\n\n".join(found))
+    pytester.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=3)
 
 
 def test_the_test_module_inside_tasks(pytester: pytest.Pytester) -> None:

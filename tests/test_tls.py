@@ -85,7 +85,15 @@ def test_each_task_shows_a_certificate_of_its_own(make_cluster: MakeCluster) -> 
     assert len({shown(server) for server in cluster.servers}) == 3
 
 
-@pytest.mark.parametrize("runtime", ["native", ServicerRuntime(worker=services.add_echo)])
+async def add_echo_later(server: Any) -> None:
+    """Have it served by grpc.aio."""
+    services.add_echo(server)
+
+
+ADDERS = [services.add_echo, add_echo_later]
+
+
+@pytest.mark.parametrize("runtime", ["native", *(ServicerRuntime(worker=add) for add in ADDERS)])
 def test_who_does_not_speak_tls_gets_no_answer(make_cluster: MakeCluster, runtime: Any) -> None:
     (worker,) = make_cluster(runtime, workers=1, ps=0).workers
     with grpc.insecure_channel(worker.address) as channel:
@@ -152,8 +160,11 @@ def test_a_restarted_task_is_known_again(make_cluster: MakeCluster) -> None:
         assert shown(cluster.ps[0]) == before
 
 
-def test_services_ask_for_the_token_and_channels_have_it(make_cluster: MakeCluster) -> None:
-    (worker,) = make_cluster(ServicerRuntime(worker=services.add_echo), workers=1, ps=0).workers
+@pytest.mark.parametrize("add", ADDERS)
+def test_services_ask_for_the_token_and_channels_have_it(
+    make_cluster: MakeCluster, add: Any
+) -> None:
+    (worker,) = make_cluster(ServicerRuntime(worker=add), workers=1, ps=0).workers
     assert call(worker.channel(), "Say", b"1", service=ECHO) == "/job:worker/task:0 1"
     root = worker.cluster.environ()[ROOT_VARIABLE]
     with (

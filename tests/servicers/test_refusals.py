@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 import pytest
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
@@ -19,21 +18,15 @@ from pytest_localcluster import (
     LocalCluster,
     ServicerRuntime,
     SpecError,
-    StartError,
 )
-from pytest_localcluster._runtimes.servicers.adders import identity
-from tests.servicers.services import add_echo, call
+from pytest_localcluster._runtimes.servicers.registration import identity
+from tests.servicers.services import add_echo
 
-MakeCluster = Callable[..., LocalCluster]
 GENERATED = health_pb2_grpc.add_HealthServicer_to_server
 
 
 def add(server: Any, task: Any) -> None:
     """Register nothing."""
-
-
-async def add_later(server: Any) -> None:
-    """A coroutine function."""
 
 
 def add_by_and_by(server: Any) -> Any:
@@ -44,9 +37,8 @@ def add_three(server: Any, task: Any, more: Any) -> None:
     """A function with a parameter that nobody fills."""
 
 
-class AsyncObject:
-    async def __call__(self, server: Any) -> None:
-        """A coroutine function too."""
+async def add_now_and_then(server: Any) -> Any:
+    yield
 
 
 @pytest.mark.parametrize(
@@ -110,26 +102,13 @@ class AsyncObject:
             "write functools.partial(add_HealthServicer_to_server, HealthServicer())",
         ),
         (
-            lambda: ServicerRuntime(ps=add_later),
-            (
-                "add_later, for job 'ps', is a coroutine function, and tasks serve by grpc.server, "
-                "not by grpc.aio"
-            ),
-            "use plain functions",
-        ),
-        (
-            lambda: ServicerRuntime(ps=functools.partial(add_later)),
-            "partial(add_later, ...), for job 'ps', is a coroutine function",
-            "use plain functions",
-        ),
-        (
-            lambda: ServicerRuntime(ps=AsyncObject()),
-            "AsyncObject, for job 'ps', is a coroutine function",
-            "use plain functions",
-        ),
-        (
             lambda: ServicerRuntime(ps=add_by_and_by),
             "add_by_and_by, for job 'ps', is a generator function, which would never run",
+            "have it register the services and return",
+        ),
+        (
+            lambda: ServicerRuntime(ps=add_now_and_then),
+            "add_now_and_then, for job 'ps', is a generator function, which would never run",
             "have it register the services and return",
         ),
         (
@@ -220,40 +199,6 @@ def test_a_servicer_that_cannot_go_into_a_process() -> None:
     )
     with LocalCluster(runtime=runtime, workers=0, launcher="thread"):
         """A thread needs no pickle."""
-
-
-def test_a_coroutine_that_hides_in_a_lambda(make_cluster: MakeCluster) -> None:
-    with pytest.raises(StartError, match="<lambda> returned a coroutine, and tasks serve by grpc"):
-        make_cluster(ServicerRuntime(ps=lambda server: add_later(server)), ps=1)
-
-
-def test_a_service_for_asyncio(make_cluster: MakeCluster) -> None:
-    def add(server: grpc.Server) -> None:
-        async def say(request: bytes, context: Any) -> bytes:
-            return b""
-
-        handlers = {"Say": grpc.unary_unary_rpc_method_handler(say)}
-        server.add_registered_method_handlers("tests.Async", handlers)
-
-    with pytest.raises(
-        StartError, match="/tests.Async/Say is a coroutine function, and tasks serve by grpc.server"
-    ):
-        make_cluster(ServicerRuntime(ps=add), ps=1)
-
-
-def test_a_service_for_asyncio_that_only_shows_when_it_is_called(make_cluster: MakeCluster) -> None:
-    def add(server: grpc.Server) -> None:
-        async def say(request: bytes, context: Any) -> bytes:
-            return b""
-
-        handlers = {"Say": grpc.unary_unary_rpc_method_handler(say)}
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("tests.A", handlers)])
-
-    (ps,) = make_cluster(ServicerRuntime(ps=add), ps=1).ps
-    message = "/tests.A/Say is a coroutine function: grpc.aio is not supported"
-    with pytest.raises(grpc.RpcError, match=message):
-        call(ps.channel(), "Say", service="tests.A")
-    assert f"TypeError: {message}" in ps.log.text()
 
 
 def test_equality() -> None:

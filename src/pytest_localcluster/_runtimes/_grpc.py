@@ -26,18 +26,22 @@ if TYPE_CHECKING:
 __all__ = [
     "HEALTH",
     "TokenInterceptor",
+    "bind_server",
+    "check_threads",
     "discard_server",
     "has_ipv6_loopback",
     "make_server",
+    "server_options",
     "start_server",
     "time_remaining",
 ]
 
+_SHARED_PORT = "grpc.so_reuseport"
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # Otherwise two servers could share one port, and each get some of the other's calls.
-    ("grpc.so_reuseport", 0),
+    (_SHARED_PORT, 0),
     # Our own channels ping, to see whether anybody is there; a server takes that for an attack.
     ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.http2.max_ping_strikes", 0),
@@ -47,14 +51,36 @@ HEALTH: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 """The name of the standard health service."""
 
 
-def make_server(threads: Threads, interceptors: Sequence[grpc.ServerInterceptor]) -> grpc.Server:
+def make_server(
+    threads: Threads,
+    interceptors: Sequence[grpc.ServerInterceptor],
+    *,
+    options: Sequence[tuple[str, Any]] = (),
+    compression: Any = None,
+    maximum_concurrent_rpcs: int | None = None,
+) -> grpc.Server:
     """Return a server that runs its handlers in ``threads`` and listens nowhere yet.
 
     Raises:
         UnsupportedError: gevent or eventlet has replaced the threads that it needs.
     """
     check_threads()
-    return grpc.server(threads, interceptors=interceptors, options=_OPTIONS)
+    return grpc.server(
+        threads,
+        interceptors=interceptors,
+        options=server_options(options),
+        compression=compression,
+        maximum_concurrent_rpcs=maximum_concurrent_rpcs,
+    )
+
+
+def server_options(given: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return the channel arguments of a server: ours, but for those that are ``given``.
+
+    Nobody shares the port of a task, whatever is given: of a name that comes twice gRPC would
+    take either.
+    """
+    return [*{**dict(_OPTIONS), **dict(given), _SHARED_PORT: 0}.items()]
 
 
 def time_remaining(context: Any) -> float | None:
@@ -94,6 +120,17 @@ def start_server(
     Raises:
         PortError: the address is taken.
     """
+    bind_server(server, task, address, credentials)
+    server.start()
+
+
+def bind_server(
+    server: grpc.Server | grpc.aio.Server,
+    task: Task,
+    address: str,
+    credentials: Credentials | None = None,
+) -> None:
+    """Give ``server`` its address, with TLS if it has credentials; PortError if that is taken."""
     try:
         for binding in _bindings(address):
             if credentials is None:
@@ -109,7 +146,6 @@ def start_server(
             evidence=str(error),
             remedy="start the cluster again; a --cluster-port-range should hold free ports",
         ) from None
-    server.start()
 
 
 def discard_server(server: grpc.Server, threads: Threads) -> None:
@@ -130,32 +166,37 @@ class TokenInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc ha
 
     def __init__(self, token: str, address: str, remedy: str) -> None:
         self._token = token.encode()
-        self._wrong = _refusal(
+        wrong = (
             f"the task at {address} belongs to a cluster with another token than this call's\n"
             f"  To fix this: {remedy}"
         )
-        self._foreign = _refusal(
+        foreign = (
             f"the task at {address} is no TensorFlow server\n"
-            "  To fix this: ask for a cluster with runtime='tensorflow'",
-            grpc.StatusCode.UNIMPLEMENTED,
+            "  To fix this: ask for a cluster with runtime='tensorflow'"
         )
-        self._missing = _refusal(
+        missing = (
             f"the task at {address} was called without its cluster's token\n  To fix this: {remedy}"
         )
+        self._wrong = grpc.StatusCode.UNAUTHENTICATED, wrong
+        self._foreign = grpc.StatusCode.UNIMPLEMENTED, foreign
+        self._missing = grpc.StatusCode.UNAUTHENTICATED, missing
 
     def intercept_service(self, continuation: Callable[[Any], Any], call: Any) -> Any:
+        refusal = self.refusal(call)
+        return continuation(call) if refusal is None else _refusing(*refusal)
+
+    def refusal(self, call: Any) -> tuple[grpc.StatusCode, str] | None:
+        """Return the status and the details that this call ends with; None if it may pass."""
         for key, value in call.invocation_metadata:
             if key == TOKEN_KEY:
                 given = value.encode() if isinstance(value, str) else value
-                return (
-                    continuation(call) if hmac.compare_digest(given, self._token) else self._wrong
-                )
+                return None if hmac.compare_digest(given, self._token) else self._wrong
         if call.method.startswith("/tensorflow."):
             return self._foreign
-        return continuation(call) if call.method.startswith(f"/{HEALTH}/") else self._missing
+        return None if call.method.startswith(f"/{HEALTH}/") else self._missing
 
 
-def _refusal(message: str, code: Any = grpc.StatusCode.UNAUTHENTICATED) -> Any:
+def _refusing(code: grpc.StatusCode, message: str) -> Any:
     def refuse(_requests: Any, context: grpc.ServicerContext) -> None:
         context.abort(code, message)
 

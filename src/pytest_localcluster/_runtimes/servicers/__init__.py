@@ -2,15 +2,18 @@
 
 Nothing here imports gRPC before a task serves::
 
-    adders    the functions that register services: what passes for one, and how it is called
-    server    the gRPC server of one task, its life, and what its errors leave in the task's log
-    registry  the server as adders see it
-    calls     the calls that it answers
+    registration  the functions that register services: what passes for one, how it is called
+    settings      what else a server is made with
+    server        the gRPC server of one task, its life, and what its errors leave in the task's log
+    facade        the server as functions that register services see it
+    interceptor   the calls that it answers
+    aio           a server of grpc.aio: its event loop and its calls
 """
 
 from __future__ import annotations
 
 import difflib
+import enum
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +22,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..._spec import job_name
 from ...errors import SpecError
 from .. import GRPC_MODULES, Runtime
-from .adders import Adder, adders_of, identity, name_of
+from .registration import Adder, adders_of, identity, is_adder, name_of
+from .settings import OPTIONS, Settings, misspelt, settings
 
 if TYPE_CHECKING:
     from ..._config import ClusterConfig
@@ -46,17 +50,27 @@ class ServicerRuntime(Runtime):
     ``functools.partial(add_GreeterServicer_to_server, Greeter())``. With the process launcher it is
     pickled for the task, where it may be a closure, a lambda or defined in the test module.
 
-    Handlers run in as many threads as there are calls. A task is reset by a restart.
+    Handlers run in as many threads as there are calls. Where one of a task's methods, functions or
+    interceptors is for asyncio, the task serves by grpc.aio, in an event loop of its own; there the
+    functions are called in the loop, and plain methods in threads. A task is reset by a restart.
 
     Args:
         adders: the function, or a list of functions, for each job; jobs can be given by keyword.
         health: serve the standard health service too, unless a function registers one.
         token: refuse calls without the cluster's token, except health checks. Where calls leave the
             machine that is so anyway.
+        interceptors: server interceptors of gRPC, in the order in which they see a call, after the
+            token was looked at. Or a function without parameters that returns the list, which is
+            called in each task.
+        options: channel arguments, pairs of a name and a value. ``grpc.so_reuseport`` stays 0.
+        compression: an element of ``grpc.Compression``.
+        maximum_concurrent_rpcs: how many calls run at a time, health checks included; one more is
+            ``RESOURCE_EXHAUSTED``.
         jobs: more of ``adders``.
 
     Raises:
-        SpecError: no jobs, a job that is given twice, or what is no such function.
+        SpecError: no jobs, a job that is given twice, what is no such function, or an option that
+            is not there or has a value that cannot be.
     """
 
     preload: ClassVar[tuple[str, ...]] = _PRELOAD
@@ -68,6 +82,7 @@ class ServicerRuntime(Runtime):
     adders: Mapping[str, tuple[Adder, ...]]
     health: bool
     token: bool
+    settings: Settings
 
     def __init__(
         self,
@@ -76,6 +91,10 @@ class ServicerRuntime(Runtime):
         *,
         health: bool = True,
         token: bool = False,
+        interceptors: Sequence[Any] | Callable[[], Sequence[Any]] = (),
+        options: Sequence[tuple[str, Any]] = (),
+        compression: Any = None,
+        maximum_concurrent_rpcs: int | None = None,
         **jobs: Adder | Sequence[Adder],
     ) -> None:
         if adders is None:
@@ -102,6 +121,10 @@ class ServicerRuntime(Runtime):
             raise SpecError(
                 "ServicerRuntime is given no job", remedy="write ServicerRuntime(worker=...)"
             )
+        for name, functions in jobs.items():
+            _check_meant(name, functions)
+        given = settings(interceptors, options, compression, maximum_concurrent_rpcs)
+        object.__setattr__(self, "settings", given)
         checked = {job_name(job): adders_of(job, it) for job, it in {**adders, **jobs}.items()}
         object.__setattr__(self, "adders", checked)
 
@@ -129,6 +152,14 @@ class ServicerRuntime(Runtime):
     def _check_pickles(self, job: str) -> None:
         from ..._core.pickling import dumps
 
+        try:
+            dumps(self.settings)
+        except Exception as error:
+            raise SpecError(
+                "interceptors cannot go into a task: they do not pickle",
+                evidence=f"{type(error).__name__}: {error}",
+                remedy="make them in the task: interceptors=lambda: [MyInterceptor()]",
+            ) from error
         for adder in self.adders[job]:
             try:
                 dumps(adder)
@@ -143,7 +174,7 @@ class ServicerRuntime(Runtime):
     def entry(self, assignment: Assignment) -> Callable[[], Serving]:
         """Return what the task calls; the functions of other jobs stay here."""
         adders = self.adders[assignment.context.task.job]
-        return partial(_serve, assignment, adders, self.health, self.token)
+        return partial(_serve, assignment, adders, self.settings, self.health, self.token)
 
     def serve(self, assignment: Assignment) -> Serving:
         """Serve at the task's address; return when it accepts calls.
@@ -160,27 +191,63 @@ class ServicerRuntime(Runtime):
         return bool(self._identity() == other._identity())
 
     def __hash__(self) -> int:
-        return hash((frozenset(self.adders), self.health, self.token))
+        return hash((frozenset(self.adders), self.health, self.token, self.settings.options))
 
     def _identity(self) -> Any:
         adders = {job: [identity(adder) for adder in them] for job, them in self.adders.items()}
-        return adders, self.health, self.token
+        given = self.settings
+        interceptors: Any = given.interceptors
+        if isinstance(interceptors, tuple):  # by identity: == of a user's objects may be anything
+            interceptors = [*map(id, interceptors)]
+        others = given.options, given.compression, given.maximum_concurrent_rpcs
+        return adders, self.health, self.token, interceptors, others
 
     def __repr__(self) -> str:
         named = {job: _shown(adders) for job, adders in self.adders.items()}
-        if named.keys().isdisjoint(("health", "token")):
+        if named.keys().isdisjoint(OPTIONS):
             parts = [f"{job}={adders}" for job, adders in named.items()]
         else:
             parts = ["{" + ", ".join(f"{job!r}: {names}" for job, names in named.items()) + "}"]
         parts += [] if self.health else ["health=False"]
         parts += ["token=True"] if self.token else []
+        parts += [f"{name}={_short(value)}" for name, value in self.settings.given().items()]
         return f"ServicerRuntime({', '.join(parts)})"
 
 
-def _serve(assignment: Assignment, adders: tuple[Adder, ...], health: bool, token: bool) -> Serving:
+def _serve(
+    assignment: Assignment,
+    adders: tuple[Adder, ...],
+    settings: Settings,
+    health: bool,
+    token: bool,
+) -> Serving:
     from .server import ServicerServer
 
-    return ServicerServer(assignment, adders, health=health, token=token)
+    return ServicerServer(assignment, adders, settings, health=health, token=token)
+
+
+def _check_meant(name: str, value: object) -> None:
+    """Raise SpecError for a keyword that is neither an option nor, by its value, a job."""
+    option = misspelt(name)
+    if is_adder(value) or not option:
+        return
+    raise SpecError(
+        f"ServicerRuntime has no option {name!r}, and it is no job either: {value!r} is no "
+        "function that registers services",
+        remedy=f"is {option!r} meant? The options are {', '.join(OPTIONS)}",
+    )
+
+
+def _short(value: object) -> str:
+    if callable(value) and not isinstance(value, type):
+        return name_of(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_short, value))}]"
+    if hasattr(value, "intercept_service"):
+        return type(value).__name__
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__name__}.{value.name}"
+    return repr(value)
 
 
 def _shown(adders: tuple[Adder, ...]) -> str:
