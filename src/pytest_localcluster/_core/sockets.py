@@ -17,7 +17,7 @@ _BLOCKED = "A test tried to use socket"  # so begins what pytest-socket raises, 
 
 @contextmanager
 def need_sockets(what: str) -> Iterator[None]:
-    """Have a block say what it was, and the remedy, if pytest-socket refuses it a socket.
+    """Have a block name what needs sockets, and the remedy, if pytest-socket refuses it one.
 
     Raises:
         StartError: that is so.
@@ -28,7 +28,7 @@ def need_sockets(what: str) -> Iterator[None]:
         if not str(error).startswith(_BLOCKED):
             raise
         raise StartError(
-            f"{what} needs sockets on this machine, and pytest-socket refuses them: {error}",
+            f"pytest-socket refuses the sockets of this machine that {what} needs: {error}",
             remedy="allow them with --allow-hosts=127.0.0.1,::1 --allow-unix-socket, which blocks "
             "all others, or for one test with @pytest.mark.enable_socket",
         ) from error

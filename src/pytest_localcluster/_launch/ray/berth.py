@@ -12,13 +12,13 @@ import sys
 from concurrent.futures import wait
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._core import pickling
 from ..._warned import Filters
 from ...errors import ClusterError, StartError
 from .. import reports
+from ..surroundings import working_directory
 from ..wire import AHEAD, DONE
 from .node import Late, Package
 from .process import NoTerminal, RemoteProcess
@@ -105,14 +105,10 @@ class RayBerth:
 
     def launch(self, entry: Entry, log: TaskLog) -> RemoteProcess:
         """Have the actor start the task; it comes up while this process goes on."""
-        try:
-            directory: str | None = str(Path.cwd())
-        except FileNotFoundError:
-            directory = None
         filters = Filters()
         package = Package(
             *environment(entry.context.env),
-            directory,
+            working_directory(),
             list(sys.path),
             pickling.dumps((entry.serve, entry.context)),
             filters.news(),
