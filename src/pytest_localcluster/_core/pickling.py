@@ -32,6 +32,7 @@ from cloudpickle.cloudpickle import (
 )
 
 from ..errors import rebuild
+from .files import of_the_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -66,7 +67,8 @@ def dump_call(
 ) -> bytes:
     """Pickle a function and its arguments for the task ``to``."""
     try:
-        return dumps((function, args, dict(kwargs)))
+        with of_the_machine():  # a fake os module has no name in the task
+            return dumps((function, args, dict(kwargs)))
     except Exception as error:
         name = getattr(function, "__qualname__", function)
         error.add_note(
