@@ -247,7 +247,7 @@ def lease_port() -> PortLease:
         PortError: no port is free.
         ImportError: portpicker cannot be imported.
     """
-    with _lock, need_sockets("a port"):
+    with _lock, need_sockets("a leased port"):
         picked = _range is None
         for port in _range.candidates() if _range is not None else _picks():
             holder = _hold(port)

@@ -157,11 +157,8 @@ class TestSignals:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def test_ignored_ones_are_not_ignored_by_programs(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_ignored_ones_are_not_ignored_by_programs(self, write: Write) -> None:
         before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        monkeypatch.setenv("ANEW", "1")  # a forkserver of its own
         try:
             sleeps = CommandRuntime(worker=["sh", "-c", "kill $$; echo survived; sleep 100"])
             cluster = LocalCluster(workers=1, ps=0, runtime=sleeps, preload=[write("only_now", "")])

@@ -35,6 +35,7 @@ from cloudpickle.cloudpickle import (
 
 from . import arrivals, reducers, stand_ins, unpicklable
 from .annotations import annotations_of, names_in
+from .files import of_the_machine
 from .identity import content_of, own_origin, received_token, token_of
 from .stand_ins import StandIn
 from .test_files import HERE, goes_by_value
@@ -78,7 +79,8 @@ def dump_call(
 ) -> bytes:
     """Pickle a function and its arguments for the task ``to``."""
     try:
-        return dumps((function, args, dict(kwargs)))
+        with of_the_machine():  # a fake os module has no name in the task
+            return dumps((function, args, dict(kwargs)))
     except Exception as error:
         name = getattr(function, "__qualname__", function)
         refused = refusal(

@@ -42,7 +42,7 @@ def adopt(fd: int) -> socket.socket:
 
 @contextmanager
 def need_sockets(what: str) -> Iterator[None]:
-    """Have a block say what it was, and the remedy, if pytest-socket refuses it a socket.
+    """Have a block name what needs sockets, and the remedy, if pytest-socket refuses it one.
 
     Raises:
         StartError: that is so.
@@ -53,7 +53,7 @@ def need_sockets(what: str) -> Iterator[None]:
         if not str(error).startswith(_BLOCKED):
             raise
         raise StartError(
-            f"{what} needs sockets on this machine, and pytest-socket refuses them: {error}",
+            f"pytest-socket refuses the sockets of this machine that {what} needs: {error}",
             remedy="allow them with --allow-hosts=127.0.0.1,::1 --allow-unix-socket, which blocks "
             "all others, or for one test with @pytest.mark.enable_socket",
         ) from error

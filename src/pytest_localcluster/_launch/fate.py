@@ -24,7 +24,7 @@ _SLICE = 0.1
 """Seconds between two looks at whether another thread has closed the pipe that is waited for."""
 
 
-_REAPED = 1.0
+_REAPED = 5.0
 """Seconds for a guard to wait for its forkserver, or to end, when its sockets are closed."""
 
 

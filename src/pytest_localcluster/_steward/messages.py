@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .. import _coverage, _ports
 from .._core import environment, exceptions
-from .._launch.surroundings import adopt
+from .._launch.surroundings import adopt, working_directory
 from ..errors import ClusterError
 
 if TYPE_CHECKING:
@@ -46,14 +46,10 @@ class Surroundings:
     @classmethod
     def here(cls, ports: tuple[int, int] | None) -> Surroundings:
         """Return those of this process."""
-        try:
-            directory: str | None = str(Path.cwd())
-        except FileNotFoundError:
-            directory = None
         environ = environment.for_tasks()
         for name in _OF_ONE_WORKER:
             environ.pop(name, None)
-        return cls(environ, directory, list(sys.path), _coverage.environment(), ports)
+        return cls(environ, working_directory(), list(sys.path), _coverage.environment(), ports)
 
     def take_over(self) -> None:
         """Make them those of this process."""

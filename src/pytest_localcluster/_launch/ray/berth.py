@@ -12,7 +12,6 @@ import sys
 from concurrent.futures import wait
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._core import pickling, test_files
@@ -20,6 +19,7 @@ from ..._core.settings import Settings
 from ..._ports import Binding
 from ...errors import ClusterError, StartError
 from .. import reports
+from ..surroundings import working_directory
 from ..wire import AHEAD, DONE
 from .node import Late, Package
 from .process import NoTerminal, RemoteProcess
@@ -116,14 +116,10 @@ class RayBerth:
 
     def launch(self, entry: Entry, log: TaskLog) -> RemoteProcess:
         """Have the actor start the task; it comes up while this process goes on."""
-        try:
-            directory: str | None = str(Path.cwd())
-        except FileNotFoundError:
-            directory = None
         settings = Settings()
         package = Package(
             *environment(entry.context.env),
-            directory,
+            working_directory(),
             list(sys.path),
             pickling.dumps((entry.serve, entry.context, test_files.patterns)),
             settings.news(),
