@@ -302,7 +302,8 @@ class LocalCluster(Faults):
         self._check_running("run a function")
         if job not in (jobs := self.jobs):
             raise SpecError(f"this cluster has no job {job!r}; its jobs are {', '.join(jobs)}")
-        futures = {server: server.submit(fn, *args, **kwargs) for server in jobs[job]}
+        several = len(jobs[job]) > 1
+        futures = {s: s._submit(fn, args, kwargs, named=several) for s in jobs[job]}
         return gather(futures, timeout)
 
     @owner_only

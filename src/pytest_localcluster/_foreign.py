@@ -126,8 +126,7 @@ class ForeignServer(BorrowedServer):
         self._death = self.unexpected_death()
         self._let_go = True
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse it."""
+    def _submit(self, fn: Callable[..., Any], *_: Any, **__: Any) -> NoReturn:
         self._refuse(f"run {getattr(fn, '__qualname__', fn)}")
 
     def _refuse(self, verb: str) -> NoReturn:

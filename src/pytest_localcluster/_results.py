@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import _warned
@@ -61,11 +62,13 @@ class Result(Future[T]):
     Args:
         source: the launcher's future of the result.
         life: the life of the task.
+        note: is added to an exception, where it would not be clear which task raised it; else "".
     """
 
-    def __init__(self, source: Future[T], life: _Life) -> None:
+    def __init__(self, source: Future[T], life: _Life, note: str = "") -> None:
         super().__init__()
         self._life = life
+        self._note = note
         self.set_running_or_notify_cancel()
         source.add_done_callback(self._take)
 
@@ -76,7 +79,7 @@ class Result(Future[T]):
     def _take(self, source: Future[T]) -> None:
         error = source.exception()
         if error is not None:
-            self.set_exception(error)
+            self.set_exception(_with_note(error, self._note))
         else:
             self.set_result(source.result())
 
@@ -99,6 +102,15 @@ class Result(Future[T]):
         if isinstance(error, ServerExited):
             self._life.forgive(error.pid)
         return error
+
+
+def _with_note(error: BaseException, note: str) -> BaseException:
+    # An error of ours names its task; one exception may be raised by several tasks.
+    known = getattr(error, "__notes__", ())
+    if note and getattr(error, "task", None) is None and note not in known:
+        with suppress(Exception):  # it refuses attributes
+            error.add_note(note)
+    return error
 
 
 def failure(futures: Mapping[S, Future[None]], deadline: Deadline) -> ClusterError | None:

@@ -292,7 +292,7 @@ class Server:
             Exception: whatever ``fn`` raised, as if raised here; the remote traceback is the
                 ``__cause__`` of the last in its chain of causes.
         """
-        return gather({self: self.submit(fn, *args, **kwargs)}, timeout)[0]
+        return gather({self: self._submit(fn, args, kwargs)}, timeout)[0]
 
     @overload
     def submit(
@@ -308,13 +308,25 @@ class Server:
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have the task run ``fn`` as :meth:`run` does, after what was submitted before.
 
-        A coroutine awaits the result by ``await asyncio.wrap_future(server.submit(fn))``.
+        A coroutine awaits the result by ``await asyncio.wrap_future(server.submit(fn))``. An
+        exception has a note with the task's name.
         """
+        return self._submit(fn, args, kwargs, named=True)
+
+    def _submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        named: bool = False,
+    ) -> Future[Any]:
+        """Have the task run a function; ``named`` adds the task's name to an exception."""
         coroutines.check(fn)
         process = self._life.living(f"run {getattr(fn, '__qualname__', fn)} in")
         result = process.call(fn, args, kwargs)
         _moments.follow(self, fn, result)
-        return Result(result, self._life)
+        return Result(result, self._life, f"raised in {self.task}" if named else "")
 
     def is_suspended(self) -> bool:
         """Tell whether the task does nothing until it is resumed, whoever has stopped it.

@@ -108,9 +108,8 @@ class TestProcesses:
     def test_a_result_that_cannot_be_sent_back(self, cluster: LocalCluster) -> None:
         with pytest.raises(TypeError, match="cannot pickle") as caught:
             cluster.ps[0].run(threading.Lock)
-        note, task = caught.value.__notes__
+        (note,) = caught.value.__notes__
         assert note.endswith("returned 'lock', which goes back pickled")
-        assert task == "raised in /job:ps/task:0"
 
     def test_an_interrupt_ends_the_task_and_leaves_its_traceback(
         self, cluster: LocalCluster

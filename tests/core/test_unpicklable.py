@@ -229,8 +229,8 @@ def test_results_are_named_likewise(cluster: LocalCluster) -> None:
     ) as caught:
         cluster.run(Result)
     assert caught.value.__cause__ is None, "where in the task it was raised is no news"
-    with pytest.raises(TransferError, match="returned is a generator"):
-        cluster.run(lambda: (n for n in (1, 2)))
+    with pytest.raises(TransferError, match=r"returned\[0\] is a generator"):
+        cluster.run(lambda: [n for n in [(n for n in (1, 2))]])
 
 
 def test_operations_are_named_likewise(cluster: LocalCluster) -> None:

@@ -150,9 +150,6 @@ def _fill_cached_property(made: Any, state: dict[str, Any]) -> None:
 
 
 def _reduce_dispatcher(obj: Any) -> Any:
-    module = sys.modules.get(obj.__module__)
-    if _is_importable(obj, module):
-        return None
     # The default implementation comes with the others: it may have been registered anew.
     attributes = {name: value for name, value in vars(obj).items() if name not in _OF_DISPATCHER}
     return (
@@ -163,12 +160,6 @@ def _reduce_dispatcher(obj: Any) -> Any:
         None,
         _fill_dispatcher,
     )
-
-
-def _is_importable(obj: Any, module: Any) -> bool:
-    from cloudpickle.cloudpickle import _should_pickle_by_reference
-
-    return module is not None and bool(_should_pickle_by_reference(obj))
 
 
 def _dispatcher(name: str) -> Any:

@@ -287,6 +287,7 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ("unittest.mock.", "patch in the function, or pass a plain object"),
     ("absl.flags.", "read the flags in the test, and pass their values"),
     ("logging.", "configure logging in the function; loggers go by their names"),
+    ("pytest_localcluster.PortLease", "pass its port or address"),
     ("pytest_localcluster._ports.", "pass its port or address"),
     ("pytest_localcluster._client.", "build the graph in the function, or fetch its value first"),
     ("pytest_localcluster.", "use it in the test"),

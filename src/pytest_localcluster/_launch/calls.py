@@ -144,8 +144,7 @@ class Calls:
                 if kind == "returned":
                     future.set_result(pickling.load_result(rest[0], self._context.task))
                 else:
-                    error = reports.raised(*rest)
-                    future.set_exception(reports.raised_in(self._context, error))
+                    future.set_exception(reports.raised(*rest))
             except Exception as unread:  # the result
                 future.set_exception(unread)
         self._ended()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import linecache
 import re
 import signal
-from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,6 @@ __all__ = [
     "not_killed",
     "not_suspended",
     "raised",
-    "raised_in",
     "start_failed",
     "start_timeout",
     "with_source",
@@ -207,19 +205,6 @@ def raised(data: bytes, text: str) -> BaseException:
     """Return the exception that a task raised, or for want of it one that is called the same."""
     error = exceptions.load_exception(data, text)
     return exceptions.unknown_exception(text) if error is None else error
-
-
-def raised_in(context: TaskContext, error: BaseException) -> BaseException:
-    """Add a note with the task's name to an exception that was raised in it; return it."""
-    note = f"raised in {context.task}"
-    # An error of ours names its task. An exception may be one object that several tasks raise, and
-    # may refuse attributes.
-    if getattr(error, "task", None) != str(context.task) and note not in getattr(
-        error, "__notes__", ()
-    ):
-        with suppress(Exception):
-            error.add_note(note)
-    return error
 
 
 def with_source(stacks: str) -> str:

@@ -206,7 +206,7 @@ class _ThreadProcess:
                 result = coroutines.call(function, args, kwargs)
             except BaseException as error:
                 self._calls.discard(future)
-                future.set_exception(reports.raised_in(self._context, error))
+                future.set_exception(error)
             else:
                 self._calls.discard(future)
                 future.set_result(result)

@@ -184,7 +184,7 @@ class _RunProcess:
                     return
                 if kind == "ended":
                     raise rest[0]
-                error = reports.raised_in(self._context, reports.raised(*rest))
+                error = reports.raised(*rest)
         except Exception as unread:
             error = unread
         future.set_exception(error)
