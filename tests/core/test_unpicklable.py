@@ -219,6 +219,10 @@ def test_what_belongs_to_pytest_stays(
     pickling.dump_call(lambda: (tmp_path, pytest.approx(1)), (), {}, "x")
 
 
+def iter_of_two() -> Any:
+    return (n for n in (1, 2))
+
+
 def test_results_are_named_likewise(cluster: LocalCluster) -> None:
     class Result:
         def __init__(self) -> None:
@@ -230,7 +234,7 @@ def test_results_are_named_likewise(cluster: LocalCluster) -> None:
         cluster.run(Result)
     assert caught.value.__cause__ is None, "where in the task it was raised is no news"
     with pytest.raises(TransferError, match=r"returned\[0\] is a generator"):
-        cluster.run(lambda: [n for n in [(n for n in (1, 2))]])
+        cluster.run(lambda: [iter_of_two()])
 
 
 def test_operations_are_named_likewise(cluster: LocalCluster) -> None:
