@@ -132,6 +132,33 @@ class Box(Generic[T]):
         self.content = content
 
 
+class Slots:
+    """A class whose instances have no ``__dict__``."""
+
+    __slots__ = ("__weakref__", "value")
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    value: int
+
+
+class Row(NamedTuple, Generic[T]):
+    value: T
+
+
+class Counter:
+    """A class with an attribute that a test changes."""
+
+    number = 1
+
+    def get(self) -> int:
+        return self.number
+
+
 class Reduced:
     """A class that copyreg knows how to pickle."""
 
@@ -236,6 +263,10 @@ REFERRED = {
     "parameters": P,
     "sentinel": MISSING,
     "copyreg": Reduced(3),
+    "method": Counter.get,
+    "slots": Slots(1),
+    "dataclass with slots": Slotted(1),
+    "generic named tuple": Row(1),
 }
 
 
@@ -254,6 +285,34 @@ def test_it_comes_back_as_itself(cluster: LocalCluster, name: str) -> None:
     obj = REFERRED[name]
     assert one(cluster)(lambda x: x, obj) is obj
     assert one(cluster)(lambda: again(obj)) is obj
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_changed_class_is_seen_by_the_next_call(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(Counter, "number", number)
+    assert one(cluster)(lambda: module().Counter().get()) == number
+    assert one(cluster)(lambda: Counter().get()) == number
+
+
+def test_a_method_pickles_after_its_class_has_arrived(cluster: LocalCluster) -> None:
+    method = Counter.get
+    one(cluster)(lambda: Counter)
+    assert one(cluster)(lambda: again(method)) is method
+
+
+def test_a_patched_class_stays_patched(cluster: LocalCluster) -> None:
+    def patched() -> int:
+        with mock.patch(f"{__name__}.Counter.get", return_value=7):
+            assert module().uses_counter() == 7  # fetched, with its class, under the patch
+        return int(module().uses_counter())
+
+    assert one(cluster)(patched) == 1
+
+
+def uses_counter() -> int:
+    return Counter().get()
 
 
 def test_a_local_function_and_class_come_back_as_themselves(cluster: LocalCluster) -> None:

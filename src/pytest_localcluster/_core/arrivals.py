@@ -19,8 +19,17 @@ from typing import Any
 
 from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID, _class_setstate
 
-from .identity import ABSENT, Empty, content_of, interchangeable, own_origin, sent, tokens
-from .stand_ins import Contradiction, Mode, StandIn, loading, named
+from .identity import (
+    ABSENT,
+    Empty,
+    content_of,
+    find_path,
+    interchangeable,
+    own_origin,
+    sent,
+    tokens,
+)
+from .stand_ins import Contradiction, Mode, StandIn, calls, loading, named
 
 __all__ = [
     "is_received",
@@ -36,7 +45,8 @@ __all__ = [
     "set_function",
 ]
 
-_received: weakref.WeakSet[type] = weakref.WeakSet()
+_received: weakref.WeakKeyDictionary[type, int] = weakref.WeakKeyDictionary()
+"""The classes that were made here, and the call in which each was given its state."""
 
 
 def is_received(kind: type) -> bool:
@@ -149,7 +159,7 @@ def sent_function(token: str, module: str, name: str) -> Any:
     """Return the function that was sent from here, or what has its name now."""
     found = sent.get(token)
     if found is None:
-        found = getattr(sys.modules.get(module), name, None)
+        found = find_path(sys.modules.get(module), name)
     if found is None:
         raise pickle.UnpicklingError(f"function {module}.{name} is gone from this process")
     return found
@@ -187,9 +197,11 @@ def make_class(
     if kind is None:
         kind = make(*args)
         kind.__qualname__ = qualname
-        _received.add(kind)
-    elif loading.mode is Mode.FETCH:
-        loading.known.add(id(kind))
+        _received[kind] = calls()
+    elif loading.mode is Mode.FETCH and _received.get(kind) == calls():
+        loading.known.add(id(kind))  # the task may have patched it since
+    elif kind in _received:
+        _received[kind] = calls()
     if home is not None:
         home._arrived[qualname] = weakref.ref(kind)
     return kind

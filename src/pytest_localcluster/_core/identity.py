@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import weakref
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from cloudpickle.cloudpickle import _extract_code_globals
@@ -15,6 +15,7 @@ __all__ = [
     "ABSENT",
     "Empty",
     "content_of",
+    "find_path",
     "interchangeable",
     "own_origin",
     "received_token",
@@ -62,6 +63,14 @@ def received_token(function: FunctionType) -> str | None:
 
 class Empty:
     """Stands for the content of an empty cell."""
+
+
+def find_path(obj: Any, path: str) -> Any:
+    """Return the attribute of an attribute, by a path such as ``Outer.method``; None if absent."""
+    for name in path.split("."):
+        # Not getattr() of a stand-in: that may ask.
+        obj = vars(obj).get(name) if isinstance(obj, ModuleType) else getattr(obj, name, None)
+    return obj
 
 
 def content_of(cell: Any) -> Any:

@@ -36,7 +36,7 @@ from cloudpickle.cloudpickle import (
 from . import arrivals, reducers, stand_ins, unpicklable
 from .annotations import annotations_of, names_in
 from .files import of_the_machine
-from .identity import content_of, own_origin, received_token, token_of
+from .identity import content_of, find_path, own_origin, received_token, token_of
 from .stand_ins import StandIn
 from .test_files import HERE, goes_by_value
 
@@ -251,8 +251,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         return NotImplemented
 
     def _reduce_function(self, obj: FunctionType) -> Any:
-        if not goes_by_value(obj.__module__) and _should_pickle_by_reference(obj):
-            return NotImplemented
+        if not goes_by_value(obj.__module__):
+            if _should_pickle_by_reference(obj):
+                return NotImplemented
+            # A named tuple that is generic has such a function of a class method, of typing's.
+            method = find_path(sys.modules.get(obj.__module__), obj.__qualname__)
+            if isinstance(method, MethodType) and method.__func__ is obj:
+                return _function_of, (obj.__module__, obj.__qualname__)
         dispatcher = reducers.reduce(obj)
         if dispatcher is not None:
             return dispatcher
@@ -294,6 +299,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
                 return super().reducer_override(obj)
         with _annotated(obj):
             make, args, state, _, _, _ = _dynamic_class_reduce(obj)
+        if "__slots__" in vars(obj) and not (issubclass(obj, tuple) and hasattr(obj, "_fields")):
+            # Else its instances would have a __dict__ there, and could not come back.
+            kind, name, bases, given, *rest = args
+            args = kind, name, bases, {**given, "__slots__": vars(obj)["__slots__"]}, *rest
         sender, (home, _) = own_origin(), self._home(obj, obj.__qualname__)
         module, named = None, None
         annotations = annotations_of(obj)
@@ -334,6 +343,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         found = scope.get(name)
         if found is None and isinstance(module, StandIn):
             found = module.arrived(name)
+        if found is None and "." in name and "<" not in name:
+            found = find_path(module, name)
+            found = getattr(found, "__func__", found)  # of a class method
         return (self._namespace(scope), name) if found is obj else (None, None)
 
     def _namespace(self, scope: dict[str, Any]) -> Any:
@@ -491,6 +503,10 @@ def _annotated(obj: Any) -> Iterator[None]:
 
 def _code_from(file: str, make: type[CodeType], args: tuple[Any, ...]) -> CodeType:
     return make(*args).replace(co_filename=file)
+
+
+def _function_of(module: str, path: str) -> Any:
+    return find_path(importlib.import_module(module), path).__func__
 
 
 def _named(module: str, name: str) -> Any:

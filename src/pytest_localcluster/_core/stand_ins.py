@@ -48,6 +48,7 @@ __all__ = [
     "ask",
     "asks_back",
     "attach_below",
+    "calls",
     "everything_present",
     "has_below",
     "home_of",
@@ -133,6 +134,7 @@ _specs: dict[tuple[Any, ...], ModuleSpec] = {}
 named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _ask: Callable[[Question], Answer | None] | None = None
 _latest_origin = ""
+_calls = 0
 
 
 class StandIn(ModuleType):
@@ -246,8 +248,15 @@ def _loading_as(mode: Mode, into: StandIn | None = None) -> Iterator[None]:
         loading.mode, loading.into, loading.known = before
 
 
+def calls() -> int:
+    """Return how many calls have been unpickled."""
+    return _calls
+
+
 def load_call(data: bytes) -> Any:
     """Unpickle a call, which begins with new stand-ins."""
+    global _calls
+    _calls += 1
     if _present:
         _renew()
     loading.mode = Mode.CALL  # not _loading_as(), which takes longer: calls do not nest
