@@ -88,7 +88,8 @@ class Session:
     def __init__(self, target: str, *, config: Any = None, token: str | None = None) -> None:
         check_target(target)
         self._config = check_config(config)
-        self._token = Token(found) if (found := token or token_for(target)) else token
+        token = token_for(target) if token is None else token
+        self._token = None if token is None else Token(token)
         self._connection = Connection(target, self._token)
         self._lock = threading.Lock()
         self._opening = threading.Lock()

@@ -18,7 +18,13 @@ import pickle
 import threading
 import traceback
 import types
-from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    NoneType,
+)
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..errors import RemoteTraceback
@@ -78,9 +84,24 @@ def reduce_exception(error: BaseException) -> Any:
     It is left to pickle while the exception itself is being dumped, which its class may lead to.
     """
     busy: set[int] = _state.__dict__.setdefault("busy", set())
-    if id(error) in busy:
+    if id(error) in busy or _is_simple(error):
         return NotImplemented
     return _load, (_dump([error]), 0)
+
+
+def _is_simple(error: BaseException) -> bool:
+    """Return whether pickle does well by itself, and faster: a task may warn a thousand times."""
+    kind: Any = type(error)
+    own = kind.__init__, kind.__reduce__, kind.__reduce_ex__, kind.__setstate__
+    return (
+        not any(isinstance(method, FunctionType) for method in (*own, kind.__new__))
+        and error.__cause__ is error.__context__ is None
+        and not isinstance(error, BaseExceptionGroup)
+        and all(type(part) in _SIMPLE for part in (*_args(error), *vars(error).values()))
+    )
+
+
+_SIMPLE = frozenset({bool, bytes, float, int, str, NoneType})
 
 
 _state = threading.local()
