@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +89,13 @@ def test_what_cannot_be_is_refused(args: tuple[object, ...], message: str) -> No
 
 def test_a_protocol_of_none_is_grpc_as_for_the_ancestor() -> None:
     assert create_local_cluster(0, 0, None) == ([], [])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scope", ["run", "modul", 3])
+def test_a_scope_that_there_is_not(scope: Any) -> None:
+    with pytest.raises(SpecError, match=f"no scope {scope!r}") as caught:
+        create_local_cluster(1, 0, scope=scope)
+    assert "use one of 'function', 'class', 'module', 'package', 'session'" in str(caught.value)
 
 
 def test_without_portpicker_it_is_an_import_error() -> None:

@@ -325,8 +325,15 @@ class Server:
         coroutines.check(fn)
         process = self._life.living(f"run {getattr(fn, '__qualname__', fn)} in")
         result = process.call(fn, args, kwargs)
+        result.add_done_callback(self._explain)
         _moments.follow(self, fn, result)
         return Result(result, self._life, f"raised in {self.task}" if named else "")
+
+    def _explain(self, result: Future[Any]) -> None:
+        """Have the runtime add to an error what it knows of it."""
+        error = None if result.cancelled() else result.exception()
+        if error is not None and (note := self._life.place.runtime.explain(error, self.task)):
+            error.add_note(note)
 
     def is_suspended(self) -> bool:
         """Tell whether the task does nothing until it is resumed, whoever has stopped it.

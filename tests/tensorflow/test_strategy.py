@@ -130,6 +130,18 @@ def all_reduce(number: float) -> tuple[int, float]:
     return strategy.num_replicas_in_sync, float(strategy.run(add))
 
 
+def test_a_strategy_whose_workers_serve_already(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(workers=2, ps=0)
+    with pytest.raises(Exception, match="Could not start gRPC server") as caught:
+        cluster.run(all_reduce, 2.5, timeout=60)
+    notes = "\n".join(caught.value.__notes__)
+    assert 'use runtime=TensorFlowRuntime(coordinators=["worker"])' in notes
+    assert "/job:worker/task:" in notes
+    with pytest.raises(ZeroDivisionError) as other:
+        cluster.workers[0].run(divmod, 1, 0)
+    assert not getattr(other.value, "__notes__", [])
+
+
 def test_a_strategy_of_the_workers_alone(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(TensorFlowRuntime(coordinators=["worker"]), workers=2, ps=0)
     assert cluster.run(all_reduce, 2.5, timeout=60) == [(2, 5), (2, 5)]

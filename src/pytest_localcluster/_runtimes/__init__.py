@@ -182,6 +182,10 @@ class Runtime:
 
         return ServerDef.FromString(data)
 
+    def explain(self, error: BaseException, task: Task) -> str:
+        """Return a note for an error that a function raised in ``task``; "" if there is none."""
+        return ""
+
     def variables(self, address: str, token: str, timeout: float | None) -> Mapping[str, Any]:
         """Return a copy of the variables that the task at ``address`` holds.
 

@@ -21,12 +21,16 @@ from .. import Runtime
 
 if TYPE_CHECKING:
     from ..._config import ClusterConfig
+    from ..._spec import Task
     from .. import Assignment, Serving, Started
 
 __all__ = ["RUNTIME", "TensorFlowRuntime"]
 __tracebackhide__ = True  # a red test shows its own line, not ours; --full-trace shows both
 
 _GPUS = "CUDA_VISIBLE_DEVICES"
+
+REFUSED = "Could not start gRPC server"
+"""The words of TensorFlow for a server whose address is taken."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,17 @@ class TensorFlowRuntime(Runtime):
     def target(self, address: str) -> str:
         """Return what a ``tf.compat.v1.Session`` dials."""
         return f"grpc://{address}"
+
+    def explain(self, error: BaseException, task: Task) -> str:
+        """Return the way out for a strategy that starts a server where the task serves already."""
+        chain = (str(one) for one in (error, error.__cause__, error.__context__) if one is not None)
+        if task.job in self.coordinators or not any(REFUSED in text for text in chain):
+            return ""
+        return (
+            f"{task} serves already, at the address where TensorFlow starts a server by itself\n"
+            f'  To fix this: use runtime=TensorFlowRuntime(coordinators=["{task.job}"]), '
+            "with which these tasks run no server until a strategy starts one"
+        )
 
     def server_def(self, data: bytes) -> Any:
         """Return a ``tf.train.ServerDef``."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..._core.listeners import others_at
 from ...errors import PortError
+from . import REFUSED
 from .master import clear, end_sessions
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from .. import Assignment
 
 __all__ = ["Coordinator", "TensorFlowServer"]
-
-_REFUSED = "Could not start gRPC server"
 
 # A server has 64 threads for calls to its peers, of which a test cluster needs no more than one:
 # they are most of what its start and its end cost.
@@ -81,7 +80,7 @@ class TensorFlowServer(Coordinator):
             with _environment(_FEW_THREADS):
                 self._server = tf.distribute.Server(server_def)
         except tf.errors.UnknownError as error:
-            if _REFUSED not in str(error):
+            if REFUSED not in str(error):
                 raise
             raise PortError(
                 f"{task} cannot serve: its port is taken{others_at(self._address)}",
