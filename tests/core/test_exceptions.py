@@ -66,6 +66,10 @@ class Holder(RuntimeError):
     def busy(self) -> bool:
         return self.lock.locked()
 
+    @property
+    def held(self) -> object:
+        return self.lock
+
 
 class Refuses(Exception):
     def __reduce__(self) -> Any:
@@ -232,6 +236,8 @@ def test_what_does_not_come_along_says_why(worker: Server) -> None:
         _ = error._parts
     with pytest.raises(AttributeError, match="'level' did not"):
         _ = error.level  # and not that of the class
+    with pytest.raises(AttributeError, match="'lock' did not come along"):
+        _ = error.held  # a property that needs it
     assert not hasattr(error, "nothing")
 
 

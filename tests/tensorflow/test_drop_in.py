@@ -183,7 +183,7 @@ def test_an_error_of_a_session_inside_a_task(tf: Any, make_cluster: MakeCluster)
     error = caught.value
     assert error.error_code == tf.errors.INVALID_ARGUMENT
     assert "nan here" in error.message
-    with pytest.raises(AttributeError, match="'_?op' did not come along from the task"):
+    with pytest.raises(AttributeError, match="'_op' did not come along from the task"):
         _ = error.op
 
 

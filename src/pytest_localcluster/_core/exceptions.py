@@ -637,6 +637,10 @@ class _Incomplete:
         why = type(self)._localcluster.absent.get(name)
         if why is not None:
             raise _no_attribute(name, why)
+        for base in type(self).__mro__:
+            getter = vars(base).get(name)
+            if isinstance(getter, property) and getter.fget is not None:
+                return getter.fget(self)  # it failed, and says again what it misses
         try:
             found = super().__getattr__  # type: ignore[misc]  # of a base of the user's
         except AttributeError:
