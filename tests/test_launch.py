@@ -291,7 +291,7 @@ def test_reports_name_signals_and_statuses() -> None:
 
     assert describe_exit(-11) == "was killed by SIGSEGV"
     assert describe_exit(3) == "exited with status 3"
-    assert describe_exit(None) == "ended in a way that nobody saw"
+    assert describe_exit(None) == "ended, exit status unknown"
 
 
 def test_outside_a_task_there_is_no_current_task() -> None:
