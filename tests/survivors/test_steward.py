@@ -105,7 +105,7 @@ def test_the_steward_is_killed(start: Start, record: Record) -> None:
         run.go(told)
     run.seconds_until_nothing_is_left()
     assert run.process.wait() == 1
-    assert "was killed by SIGKILL on its own" in run.output()
+    assert "ended with the steward of this run" in run.output()
     assert run.leftovers() == []
 
 

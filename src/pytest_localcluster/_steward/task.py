@@ -6,7 +6,6 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from functools import partial
-from signal import SIGKILL
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from .. import _held, _warned
@@ -15,6 +14,7 @@ from .._core import logging, pickling
 from .._core.settings import Settings
 from .._foreign import BorrowedServer, ForeignLog
 from .._launch import reports
+from .._launch.fate import Unseen
 from .._life import Life, State
 from ..errors import UnsupportedError
 
@@ -100,6 +100,10 @@ def refusal(who: str, verb: str, **report: Any) -> UnsupportedError:
     )
 
 
+_GONE = Unseen("ended with the steward of this run, exit status unknown")
+"""The end of a task of a steward that is gone: nobody else is told of it."""
+
+
 class _RunProcess:
     """The process of a task, which the steward has started."""
 
@@ -125,8 +129,7 @@ class _RunProcess:
             code, oom = None, ""
             with suppress(ConnectionError, FutureTimeout):
                 code, oom = self._link.ask("ended", self._which).result(_ANSWER)
-            # Whoever cannot tell is gone, and then its tasks were killed.
-            self._end = -SIGKILL if code is None else code, oom
+            self._end = _GONE if code is None else code, oom
         return None if self._end is None else self._end[0]
 
     def wait(self, deadline: Deadline) -> int | None:
@@ -174,7 +177,7 @@ class _RunProcess:
         error = asked.exception()
         try:
             if isinstance(error, ConnectionError):
-                error = reports.exited(self._context, self._log, self.pid, -SIGKILL, "", oom="")
+                error = reports.exited(self._context, self._log, self.pid, _GONE)
             elif error is None:
                 kind, records, kept, *rest = asked.result()
                 logging.receive(str(self._context.task), records)
