@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -163,6 +164,8 @@ def _names_asyncio(thing: Any, depth: int, seen: set[int]) -> bool:
             return True
         thing = thing.__func__
     if isinstance(thing, FunctionType):
+        if _is_foreign(thing) or _GENERATED.fullmatch(thing.__name__):
+            return False
         return (
             is_async(thing)
             or "aio" in thing.__code__.co_names  # of grpc
@@ -171,12 +174,21 @@ def _names_asyncio(thing: Any, depth: int, seen: set[int]) -> bool:
         )
     of = thing if inspect.isclass(thing) else type(thing)
     return any(
-        is_async(member)
+        _makes_coroutines(member)
         for base in of.__mro__
-        if base.__module__ not in ("builtins", "typing", "abc")
+        if not _is_foreign(base)
         for member in vars(base).values()
         if isinstance(member, FunctionType)
     )
+
+
+_FOREIGN = sys.stdlib_module_names | {"grpc", "google", "numpy", "pytest_localcluster"}
+
+
+def _is_foreign(thing: Any) -> bool:
+    """Return True if a function or class is of a package that has nothing to show here."""
+    module = thing.__module__
+    return isinstance(module, str) and module.partition(".")[0] in _FOREIGN
 
 
 def _used_by(function: FunctionType) -> Iterator[object]:
