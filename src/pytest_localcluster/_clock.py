@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _imp
 import functools
+import os
 import sys
 import threading
 from importlib.machinery import BuiltinImporter, ModuleSpec
@@ -115,6 +116,10 @@ class _Bell:
     """The one thread that rings all alarms; it ends when none was set for a second."""
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew: a fork has no thread, and its alarms are the parent's."""
         self.pending: set[Alarm] = set()
         self._changed = threading.Condition()
         self._looks: float | None = None  # when it looks again; None is that there is no thread
@@ -143,6 +148,8 @@ class _Bell:
 
 
 _bell = _Bell()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_bell.renew)
 
 
 class Timer(Thread):

@@ -232,11 +232,11 @@ class LocalCluster(Faults):
             return await coroutines.in_thread(self.__enter__)
         except BaseException:  # cancelled meanwhile, at the latest: a failed start leaves nothing
             if started:
-                await coroutines.in_thread(self.stop)
+                await coroutines.in_thread(self._clean_up)
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        await coroutines.in_thread(self.stop)
+        await coroutines.in_thread(self._clean_up)
 
     def _check_running(self, verb: str) -> ExitStack:
         """Return what is undone at the stop, in reverse order; ClusterError if it is stopped."""
@@ -315,7 +315,7 @@ class LocalCluster(Faults):
         they were at the start. What functions changed in a task's
         interpreter (its environment, directory, modules) stays: restart() begins anew.
         """
-        with self._lock:
+        with self._lock, of_the_machine():
             self._check_running("reset")
             self._net.heal()
             # First what is dead or suspended: the others may have to reach it for their reset.

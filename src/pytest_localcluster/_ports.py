@@ -105,6 +105,7 @@ class PortLease:
         """The descriptor that holds the port, if one does."""
         return [] if self._holder is None else [self._holder.fileno()]
 
+    @owner_only
     def bound_socket(self, host: str = "127.0.0.1") -> socket.socket:
         """Return a new TCP socket that is bound to the port, ready for ``listen()``.
 
@@ -139,6 +140,7 @@ class PortLease:
             raise self._taken("is in use") from None
         return bound
 
+    @owner_only
     @contextlib.contextmanager
     def handed_over(self, *, wildcard: bool = False) -> Iterator[Self]:
         """Let a program bind the port that does not set SO_REUSEADDR, in a ``with`` block.
@@ -161,6 +163,7 @@ class PortLease:
                 with contextlib.suppress(PortError):  # the program has it, as it should
                     self.take_back()
 
+    @owner_only
     def hand_over(self, binding: Binding = Binding.REUSE) -> None:
         """Make way for the server: call it just before the server binds the port.
 
@@ -178,6 +181,7 @@ class PortLease:
         self._holder.close()
         self._holder, self._binding = aside, binding
 
+    @owner_only
     def take_back(self) -> None:
         """Hold the port again after :meth:`hand_over`, when the server is gone.
 

@@ -105,11 +105,12 @@ class Result(Future[T]):
 
 
 def _with_note(error: BaseException, note: str) -> BaseException:
-    # An error of ours names its task; one exception may be raised by several tasks.
-    known = getattr(error, "__notes__", ())
-    if note and getattr(error, "task", None) is None and note not in known:
-        with suppress(Exception):  # it refuses attributes
-            error.add_note(note)
+    if note:
+        with suppress(Exception):  # it refuses attributes, or has a __getattr__ that raises
+            # An error of ours names its task; one exception may be raised by several tasks.
+            known = getattr(error, "__notes__", ())
+            if getattr(error, "task", None) is None and note not in known:
+                error.add_note(note)
     return error
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "session_cluster",
 ]
 
+_PATTERNS = pytest.StashKey[tuple[str, ...]]()
 _PREVIOUS = pytest.StashKey["_observer.Observer | None"]()
 _OUTER_JOB = pytest.StashKey[Mapping[str, str]]()
 _OUTSIDE = pytest.StashKey[Mapping[str, str]]()
@@ -68,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     given = getattr(config, "workerinput", {}).get(_INPUT)
     config.stash[_OUTER_JOB] = _outer_job if given is None else given
     config.stash[_OUTSIDE] = environment.begin(config.stash[_OUTER_JOB])
-    test_files.configure(config.getini("python_files"))
+    config.stash[_PATTERNS] = test_files.configure(config.getini("python_files"))
     config.pluginmanager.register(MarkerCheck(), "localcluster-marker")
     config.pluginmanager.register(watch, "localcluster-watch")
     if options.leak_check != "off":
@@ -148,6 +149,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[RUN].leave()
     _end_forkservers(config)
     _observer.observe(config.stash[_PREVIOUS])
+    test_files.configure(config.stash[_PATTERNS])
     environment.begin(config.stash[_OUTSIDE])
     if config.stash[OPTIONS].port_range is not None:
         from . import _ports

@@ -50,6 +50,8 @@ def answer(question: Question) -> Answer:
         value = getattr(module, question.name)
     except AttributeError:
         return "missing", None
+    except BaseException as error:  # of a __getattr__ of the module's own
+        return "refused", f"the module raised {type(error).__name__}: {error}"
     try:
         return pickling.dump_named(value)
     except Exception as error:

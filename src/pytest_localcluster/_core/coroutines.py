@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextvars
 import functools
 import inspect
-import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._clock import Thread
 from ..errors import SpecError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ async def in_thread(function: Callable[[], T]) -> T:
             future.set_exception(error)
 
     # Not asyncio.to_thread: its few threads may all be waiting for this cluster.
-    thread = threading.Thread(
+    thread = Thread(
         target=contextvars.copy_context().run, args=(settle,), name=_name(function), daemon=True
     )
     thread.start()

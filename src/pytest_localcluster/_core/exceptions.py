@@ -3,7 +3,8 @@
 An exception travels as a table of plain records, one for each exception that it leads to: itself,
 causes, contexts, members of groups, and those among arguments and attributes. A record holds each
 part pickled by itself, so that one which cannot be pickled, or not be read, takes nothing else
-along. No code of the exception's class runs to make it again, only to compare its ``str``.
+along. The exception's class runs no code to make it again, unless a part is missing or C code keeps
+state of its own: then its ``__reduce__`` is tried.
 
 The copy is an instance of the very class if nothing is missing. Otherwise its class is derived from
 that one, or from the nearest bases that the test process can import: with the same name, the same

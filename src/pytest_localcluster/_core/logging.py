@@ -79,11 +79,19 @@ _snapshot: tuple[int, dict[str | None, int]] = (0, {})
 
 def _current() -> tuple[int, dict[str | None, int]]:
     """Return all levels that are set, and a number that changes with them."""
-    global _snapshot
     # Each change of a level has logging empty this cache: so a look costs next to nothing.
     cache: dict[Any, Any] = getattr(logging.root, "_cache", {})
     if _MARK in cache:
         return _snapshot
+    with _looking:  # another thread must not store what it saw before a later change
+        return _look(cache)
+
+
+_looking = threading.Lock()
+
+
+def _look(cache: dict[Any, Any]) -> tuple[int, dict[str | None, int]]:
+    global _snapshot
     cache[_MARK] = True
     manager = logging.root.manager
     loggers = list(manager.loggerDict.items())
@@ -189,6 +197,10 @@ class _OfTask(logging.LogRecord):
         """The name of the task; the caller's own attribute of that name goes before it."""
         return str(self.__dict__.get("task", self.__dict__[_TASK]))
 
+    @task.setter
+    def task(self, name: str) -> None:
+        self.__dict__["task"] = name  # by a filter of the user's
+
     @property
     def message(self) -> str:
         return self.getMessage()
@@ -256,7 +268,7 @@ def _handle(task: str, fields: Record) -> None:
                 record.__dict__[name] = loads(data)
         mark(record, task)
         logging.getLogger(record.name).handle(record)
-    except Exception:  # of a handler: nothing of the test's stands above us
+    except BaseException:  # of a handler: nothing of the test's stands above us
         if logging.raiseExceptions:
             traceback.print_exc(file=sys.stderr)
 

@@ -12,6 +12,7 @@ import copyreg
 import functools
 import importlib
 import io
+import itertools
 import marshal
 import pickle
 import sys
@@ -167,6 +168,9 @@ def dumps_back(obj: object, reference: Callable[[object], object] | None = None)
     return buffer.getvalue()
 
 
+_tokens = itertools.count(-1, -1)  # apart from those of token_of()
+
+
 def dump_named(obj: Any) -> stand_ins.Answer:
     """Pickle a global of a test module for a task that lacks it.
 
@@ -182,7 +186,10 @@ def dump_named(obj: Any) -> stand_ins.Answer:
         and goes_by_value(getattr(obj, "__module__", None))
         and isinstance(obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL), str)
     ):
-        token = f"{own_origin()}:{id(obj)}"
+        try:
+            token = token_of(obj)
+        except TypeError:  # it takes no weak references, and is made anew each time
+            token = f"{own_origin()}:{next(_tokens)}"
         return "named", (token, dumps((kind, object.__getstate__(obj))))
     return "value", dumps(obj)
 

@@ -12,6 +12,7 @@ import re
 import sys
 import sysconfig
 import weakref
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
@@ -43,10 +44,12 @@ _represented: set[str] = set()  # names of modules that have stand-ins here
 _verdicts: dict[str, tuple[weakref.ref[ModuleType], bool]] = {}  # by the name of the module
 
 
-def configure(python_files: list[str]) -> None:
-    """Take pytest's ``python_files``."""
+def configure(python_files: Sequence[str]) -> tuple[str, ...]:
+    """Take pytest's ``python_files``; return the patterns that were in force."""
     global patterns
+    before = patterns
     patterns = tuple(one for one in python_files if one not in ("test_*.py", "*_test.py"))
+    return before
 
 
 def note_collected(path: str) -> None:

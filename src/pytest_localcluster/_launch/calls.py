@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from .. import _warned
+from .._clock import Thread
 from .._core import logging, pickling
 from . import reports
 
@@ -99,7 +100,7 @@ class Calls:
 
     def serves(self) -> None:
         """Begin to listen: the task serves."""
-        self._listener = threading.Thread(
+        self._listener = Thread(
             target=self._listen, name=f"results of {self._context.task}", daemon=True
         )
         self._listener.start()
@@ -125,11 +126,18 @@ class Calls:
             self._listener.join(seconds)
 
     def _listen(self) -> None:
+        try:
+            self._hear()
+        finally:  # whatever ends this thread, nobody waits for it any more
+            self._ended()
+            self.give_up()
+
+    def _hear(self) -> None:
         while True:
             try:
                 kind, number, *rest = self._line.receive()
             except (EOFError, OSError):
-                break
+                return
             if self.unasked(kind, *rest) or self._debugs(kind, rest):
                 continue
             future = self._pending.pop(number, None)
@@ -147,8 +155,6 @@ class Calls:
                     future.set_exception(reports.raised(*rest))
             except Exception as unread:  # the result
                 future.set_exception(unread)
-        self._ended()
-        self.give_up()
 
     def _take_records(self) -> list[logging.Record]:
         records = list(self._records)

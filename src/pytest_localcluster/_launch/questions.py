@@ -40,10 +40,11 @@ class Questions:
         self._answers: dict[int, queue.SimpleQueue[Answer | None]] = {}
         self._reading = threading.Lock()
         self._early: list[Any] | None = []  # None once the thread reads
+        self._reader: int | None = None  # its identifier
 
     def ask(self, question: Question) -> Answer | None:
         """Return the answer of the test process; None if there is none."""
-        if threading.current_thread().name == READER:
+        if threading.get_ident() == self._reader:
             return None  # it would wait for itself
         number = next(self._numbers)
         answer = self._answers[number] = queue.SimpleQueue()
@@ -79,7 +80,8 @@ class Questions:
         return []
 
     def end_early(self) -> list[Any]:
-        """Return what has arrived, in order, now that the thread reads."""
+        """Return what has arrived, in order: from now on the calling thread reads."""
+        self._reader = threading.get_ident()
         with self._reading:
             early, self._early = self._early, None
             return early or []

@@ -56,21 +56,22 @@ class Outgoing:
 
         What was sent is not lost with this process.
         """
-        data = pack(message)
-        if threading.get_ident() in self._senders:
-            self._waiting.append(data)
-            return True
-        return self._do(data, 0 if self._stuck else seconds)
+        return self._do(pack(message), 0 if self._stuck else seconds)
 
     def _do(self, data: bytes, seconds: float | None) -> bool:
         me = threading.get_ident()
+        if me in self._senders:  # within a message that is being sent
+            self._waiting.append(data)
+            return True
         try:
             self._senders.add(me)
             sent = self._do_alone(data, seconds)
+            # What was added since the lock was given back; who has the lock now sends it, too.
+            while (left := len(self._waiting)) and self._do_alone(b"", 0):
+                if len(self._waiting) >= left:
+                    break
         finally:
             self._senders.discard(me)
-        if self._waiting:  # since the lock was given back
-            self._do(b"", 0)
         return sent
 
     def _do_alone(self, data: bytes, seconds: float | None) -> bool:
@@ -78,9 +79,9 @@ class Outgoing:
         try:
             if not self._lock.acquire(timeout=-1 if seconds is None else seconds):
                 return False
-            sent = self._push(data, deadline)
-            while self._waiting:
-                self._push(self._waiting.popleft(), deadline)
+            sent = not data or self._push(data, deadline)
+            while self._waiting and self._push(self._waiting[0], deadline):
+                self._waiting.popleft()
         finally:
             # A signal's handler may raise at any point, also between acquire() and here.
             if self._lock._is_owned():  # type: ignore[attr-defined]  # as Condition asks it

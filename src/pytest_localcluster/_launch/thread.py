@@ -41,27 +41,34 @@ class _Marking:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tasks = 0
+        self._before = self._factory = logging.getLogRecordFactory()
 
     def begin(self) -> None:
         with self._lock:
             self._tasks += 1
             if self._tasks == 1:
+                # A new one each time: a factory of the user's may call the last one.
                 self._before = logging.getLogRecordFactory()
-                logging.setLogRecordFactory(self.make)
+                self._factory = _marking_factory(self._before)
+                logging.setLogRecordFactory(self._factory)
 
     def end(self) -> None:
         with self._lock:
             self._tasks -= 1
             # A factory that was set meanwhile stays, and may call ours.
-            if not self._tasks and logging.getLogRecordFactory() == self.make:
+            if not self._tasks and logging.getLogRecordFactory() is self._factory:
                 logging.setLogRecordFactory(self._before)
 
-    def make(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = self._before(*args, **kwargs)
+
+def _marking_factory(before: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
+    def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = before(*args, **kwargs)
         context = _context.here()
         if context is not None:
             mark(record, str(context.task))
         return record
+
+    return make
 
 
 _marking = _Marking()

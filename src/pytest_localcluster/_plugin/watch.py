@@ -10,7 +10,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Generator, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class Watch:
         self._fixtures: list[pytest.FixtureRequest] = []
         self._revived: list[tuple[str, LocalCluster]] = []
         self._started: list[LocalCluster] = []  # during this test, and by itself
-        self._lasting: dict[LocalCluster, Any] = {}  # about to start, for more than one test
+        self._lasting: dict[LocalCluster, Any] = {}  # for more than one test
         self.in_call = False  # a report that is made now is of a subtest
 
     # -- the Observer: called by clusters
@@ -82,7 +82,7 @@ class Watch:
             follower = follow([(f"[{s.task}]", s.log) for s in cluster.servers], _write)
         fixture = self._fixtures[-1].fixturename if self._fixtures else None
         lasts = bool(self._fixtures) and self._fixtures[-1].scope != "function"
-        if self._lasting.pop(cluster, None) is not None:
+        if cluster in self._lasting:
             fixture, lasts = None, True
         self._live.append(Watched(cluster, follower, fixture, lasts))
 
@@ -113,6 +113,7 @@ class Watch:
             node.addfinalizer(cluster._clean_up)
             if node is not self._owner:
                 self._lasting[cluster] = node
+                node.addfinalizer(partial(self._lasting.pop, cluster, None))
         elif self._fixtures:
             self._fixtures[-1].addfinalizer(cluster._clean_up)
         elif self._owner is not None:

@@ -28,6 +28,7 @@ class Watched:
         lasts: bool,
     ) -> None:
         self.cluster = cluster
+        self.servers = list(cluster.servers)  # after another start it has new ones
         self.fixture = fixture  # which was being set up
         self.lasts = lasts  # longer than one test, as far as fixtures go
         self.kept = False  # beyond the end of pytest
@@ -41,7 +42,7 @@ class Watched:
     def begin(self) -> None:
         """Count from here: a test begins."""
         self._marks = {}
-        for server in self.cluster.servers:
+        for server in self.servers:
             with contextlib.suppress(OSError):  # the report says what is wrong with the log
                 self._marks[server] = server.log.mark()
         self._chaos = {chaos: chaos.mark() for chaos in self.cluster._chaos}
@@ -54,7 +55,7 @@ class Watched:
 
     def printed(self, limit: int) -> Iterator[tuple[Server, str, int]]:
         """Yield each task that printed since the last call, what, and how many bytes were cut."""
-        for server in self.cluster.servers:
+        for server in self.servers:
             try:
                 end, mark = server.log.mark(), self._marks.get(server, server.log.origin)
                 start = max(mark, end - limit)
@@ -78,7 +79,7 @@ class Watched:
         return list(found.values())
 
     def _dead(self) -> dict[tuple[Server, int | None], ServerExited]:
-        deaths = ((server, server.unexpected_death()) for server in self.cluster.servers)
+        deaths = ((server, server.unexpected_death()) for server in self.servers)
         return {(server, death.pid): death for server, death in deaths if death is not None}
 
     def tidy(self) -> None:
@@ -89,7 +90,7 @@ class Watched:
 
         from .._foreign import BorrowedServer
 
-        for server in self.cluster.servers:
+        for server in self.servers:
             # A task that is not this process's may go on with its folder.
             if server.dir is not None and not isinstance(server, BorrowedServer):
                 rmtree(server.dir, ignore_errors=True)
@@ -97,7 +98,7 @@ class Watched:
     def test_is_over(self, test: str) -> None:
         """Note of tasks that have ended with their cluster which test that was."""
         if not self.kept:
-            for server in self.cluster.servers:
+            for server in self.servers:
                 server.test_is_over(test)
 
     def ended(self) -> None:

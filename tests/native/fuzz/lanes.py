@@ -207,5 +207,7 @@ _RIGHT = {
 def _is_ours(traceback: str) -> bool:
     """Tell whether this package's own lines raised an exception, and not a user's function."""
     frames = [line for line in traceback.splitlines() if line.lstrip().startswith('File "')]
-    # NumPy's functions have no frame of their own: what calls them is the last.
-    return bool(frames) and "/pytest_localcluster/" in frames[-1] and "_graph.py" not in frames[-1]
+    # NumPy's functions and pickle's have no frame of their own: what calls them is the last.
+    last = frames[-1] if frames else ""
+    calls_users = "_graph.py" in last or "stand_ins.py" in last
+    return "/pytest_localcluster/" in last and not calls_users

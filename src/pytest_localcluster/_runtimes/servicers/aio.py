@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
-import threading
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 import grpc
 
 from ... import _held
+from ..._clock import Thread
 from ..._context import TaskContext, stay_as
 from .._grpc import TokenInterceptor, check_threads, server_options
 from .interceptor import Pool, Running, replaced, watched
@@ -49,7 +49,7 @@ class Loop:
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_drop_noise)
         run = partial(contextvars.copy_context().run, self._run)
-        self.thread = threading.Thread(target=run, name=name, daemon=True)
+        self.thread = Thread(target=run, name=name, daemon=True)
         self.thread.start()
         if _held.owner() is not None:  # not in a process of its own, with which everything ends
             _held.hold_thread(self.thread)
