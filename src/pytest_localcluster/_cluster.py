@@ -158,9 +158,8 @@ class LocalCluster(Faults):
             watcher = observer()
             if self.log_dir is None and watcher is not None:
                 self.log_dir = watcher.log_dir(self)
-            directory = _setup.open_folder(self.log_dir, undo)
-            self._spec, self._root, places, links = _setup.lease_places(
-                self.config, self._runtimes, self._token, directory, undo
+            self._spec, self._root, places, links, directory = _setup.lease_places(
+                self.config, self._runtimes, self._token, self.log_dir, undo
             )
             kept = self.log_dir is not None
             logs = _setup.open_logs(self.config.tasks(), directory, kept, undo)

@@ -143,7 +143,7 @@ def _wait(futures: Mapping[S, Future[T]], timeout: float | None) -> None:
         done, pending = wait(
             futures.values(), _LOOK if timeout is None else timeout, FIRST_EXCEPTION
         )
-        if not pending or any(future.exception() for future in done):
+        if not pending or any(Future.exception(future) for future in done):
             return
         if in_use():
             until_free()

@@ -32,7 +32,6 @@ __all__ = [
     "Place",
     "client_environment",
     "lease_places",
-    "open_folder",
     "open_logs",
     "prepare_next",
     "server_def",
@@ -76,26 +75,28 @@ def lease_places(
     config: ClusterConfig,
     runtimes: Mapping[str, Runtime],
     token: str,
-    directory: Path,
+    log_dir: Path | None,
     undo: ExitStack,
-) -> tuple[ClusterSpec, str | None, list[Place], dict[Pair, PortLease]]:
+) -> tuple[ClusterSpec, str | None, list[Place], dict[Pair, PortLease], Path]:
     """Lease the ports and tell each task who it is; ``undo`` learns how to take it back.
 
     Args:
         config: what was asked for.
         runtimes: by job.
         token: what calls to the tasks carry.
-        directory: the folder in which tasks of this machine have their own.
+        log_dir: the folder for what tasks leave; None for one that goes at the stop.
         undo: learns how to take it back.
 
     Returns:
         The spec; by what its tasks are known, None if calls to them do not leave the machine; what
-        each task needs; the lease of each link, none if the config asks for none.
+        each task needs; the lease of each link, none if the config asks for none; the folder.
     """
     tasks = config.tasks()
     given = {task: _environment_asked(config, task) for task in tasks}
     with_folder = {task for task in tasks if _uses_folder(given[task], runtimes[task.job], task)}
     berths, meeting = find_berths(config, runtimes, with_folder, undo)
+    # Not before the launchers have a guard: a folder without one has another started.
+    directory = _open_folder(log_dir, undo)
     addresses: dict[str, list[str]] = {job: [] for job in config.counts()}
     ports: dict[Task, Mapping[str, int]] = {}
     hosts: dict[Task, str] = {}
@@ -146,7 +147,7 @@ def lease_places(
                 others,
             )
         )
-    return spec, root, places, links
+    return spec, root, places, links, directory
 
 
 def _uses_folder(env: Mapping[str, str], runtime: Runtime, task: Task) -> bool:
@@ -189,7 +190,7 @@ def prepare_next(places: Iterable[Place]) -> None:
         launcher.fork_ahead(tasks)
 
 
-def open_folder(directory: Path | None, undo: ExitStack) -> Path:
+def _open_folder(directory: Path | None, undo: ExitStack) -> Path:
     """Return the folder for what tasks leave: ``directory``, or a new one that goes at the stop."""
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)

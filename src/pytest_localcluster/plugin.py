@@ -6,7 +6,7 @@ Loading it imports pytest and the standard library, nothing else.
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ __all__ = [
     "session_cluster",
 ]
 
-_PATTERNS = pytest.StashKey[tuple[str, ...]]()
+_PATTERNS = pytest.StashKey[Sequence[str]]()
 _PREVIOUS = pytest.StashKey["_observer.Observer | None"]()
 _OUTER_JOB = pytest.StashKey[Mapping[str, str]]()
 _OUTSIDE = pytest.StashKey[Mapping[str, str]]()

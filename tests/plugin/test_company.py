@@ -45,7 +45,9 @@ def test_a_suite_without_clusters_imports_nothing(pytester: pytest.Pytester, run
             heavy = ("grpc", "google.protobuf", "numpy", "cloudpickle", "portpicker")
             assert [name for name in heavy if name in sys.modules] == []
             ours = {name for name in sys.modules if name.startswith("pytest_localcluster.")}
-            assert {name.split(".")[1] for name in ours} == {"_core", "_observer", "_plugin", "plugin"}
+            wings = {name.split(".")[1] for name in ours}
+            # Some plugins import coverage, which is then asked what it measures.
+            assert wings - {"_coverage"} == {"_core", "_observer", "_plugin", "plugin"}
         """
     )
     pytester.makeconftest(

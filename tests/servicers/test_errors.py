@@ -176,7 +176,7 @@ def test_the_report_of_a_red_test_shows_it(
         [
             "*Captured log /job:ps/task:0 call*",
             "<Server /job:ps/task:0 at localhost:*",
-            "Exception calling application: name 'parameters' is not defined",
+            "*Exception calling application: name 'parameters' is not defined",
             "Traceback (most recent call last):",
             "    return parameters[[]request[]]  # they were never made",
             "NameError: name 'parameters' is not defined",
