@@ -53,7 +53,7 @@ class Server:
     def __init__(self, cluster: LocalCluster, place: Place, log: TaskLog) -> None:
         self.cluster = cluster
         self.task: Task = place.assignment.context.task
-        self.stopped_with = ""
+        self.stopped_with: str = ""
         self._address: str = place.lease.address
         self._target: str = place.assignment.context.target
         self.log = log
