@@ -93,6 +93,8 @@ class TestForkserver:
         with pytest.raises(ClusterError, match="did not answer within 1 s") as caught:
             stopped.workers[0].suspend()
         assert "the next start has another one" in str(caught.value)
+        for server in stopped.servers:  # which end with the process that starts the tasks
+            server.join(20, check=False)
         assert poll(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), Deadline(20))
         stopped.stop()
         stopped.start()
