@@ -106,7 +106,11 @@ class Facade(grpc.Server, grpc.aio.Server):  # type: ignore[misc]  # grpc has no
         if self._generic:
             server.add_generic_rpc_handlers(tuple(self._generic))
         for name, methods in self._methods.items():
-            server.add_registered_method_handlers(name, methods)
+            if isinstance(server, grpc.Server):
+                server.add_registered_method_handlers(name, methods)
+            else:  # of grpc.aio, whose older releases take no other handlers
+                handler = grpc.method_handlers_generic_handler(name, methods)
+                server.add_generic_rpc_handlers((handler,))
         self._server = None  # whoever keeps this object does not keep the server
 
     def add_insecure_port(self, address: str) -> NoReturn:
