@@ -36,7 +36,7 @@ class Recorder(Protocol):
     def happened(self, server: Any, what: str, name: str) -> None:
         """Learn of something that happens to a task just now."""
 
-    def called(self, server: Any, name: str, result: Future[Any]) -> None:
+    def called(self, server: Any, name: str, began: int, result: Future[Any]) -> None:
         """Learn that a task was given a function to run."""
 
     def stepping(self, target: str, name: str) -> AbstractContextManager[Stepped]:
@@ -80,7 +80,8 @@ def tell(server: Any, what: str, name: str = "") -> None:
         _current.happened(server, what, name)
 
 
-def follow(server: Any, function: Any, result: Future[Any]) -> None:
-    """Tell whoever records of a function that a task was given."""
+def follow(server: Any, function: Any, began: int, result: Future[Any]) -> None:
+    """Tell whoever records of a function that a task was given at that moment."""
     if _current is not None:
-        _current.called(server, str(getattr(function, "__qualname__", function)), result)
+        name = str(getattr(function, "__qualname__", function))
+        _current.called(server, name, began, result)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
+import threading
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -138,12 +139,21 @@ _LOOK = 15.0
 
 def _wait(futures: Mapping[S, Future[T]], timeout: float | None) -> None:
     """Wait for all, for a failure, or for ``timeout``; without one, not for who is suspended."""
+    # Not concurrent.futures.wait(), which asks each Result for its exception, one after the other:
+    # that shows what is in the inbox of warnings, before the others' are there.
+    pending = set(futures.values())
+    settled = threading.Event()
+
+    def settle(future: Future[T]) -> None:
+        pending.discard(future)
+        if not pending or Future.exception(future) is not None:
+            settled.set()
+
+    for future in list(pending):
+        future.add_done_callback(settle)
     suspended: set[S] = set()
     while True:
-        done, pending = wait(
-            futures.values(), _LOOK if timeout is None else timeout, FIRST_EXCEPTION
-        )
-        if not pending or any(Future.exception(future) for future in done):
+        if settled.wait(_LOOK if timeout is None else timeout):
             return
         if in_use():
             until_free()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from . import _held, _moments
 from ._channel import TaskChannel
-from ._clock import Deadline
+from ._clock import Deadline, now_ns
 from ._core import coroutines, stopped
 from ._core.files import of_the_machine
 from ._core.forks import inherited, owner_only
@@ -324,9 +324,10 @@ class Server:
         """Have the task run a function; ``named`` adds the task's name to an exception."""
         coroutines.check(fn)
         process = self._life.living(f"run {getattr(fn, '__qualname__', fn)} in")
+        began = now_ns()  # a busy machine may run it whole before the next line
         result = process.call(fn, args, kwargs)
         result.add_done_callback(self._explain)
-        _moments.follow(self, fn, result)
+        _moments.follow(self, fn, began, result)
         return Result(result, self._life, f"raised in {self.task}" if named else "")
 
     def _explain(self, result: Future[Any]) -> None:

@@ -122,10 +122,10 @@ class Recorder:
         if what == "ready" and server.pid is not None:
             self._lookout.came_up(lane, server.pid)
 
-    def called(self, server: Server, name: str, result: Future[Any]) -> None:
+    def called(self, server: Server, name: str, began: int, result: Future[Any]) -> None:
         """Learn that a task was given a function to run."""
         if server in server.cluster.servers:
-            call = Call(name, now_ns())
+            call = Call(name, began)
             self.lane(server).calls.append(call)
             result.add_done_callback(call.done)
 
