@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextvars
 import functools
 import inspect
+import types
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +18,7 @@ from .._clock import Thread
 from ..errors import SpecError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
 __all__ = ["GeneratorError", "call", "check", "in_thread", "is_coroutine_function"]
@@ -70,7 +72,7 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
         GeneratorError: the result is a generator.
     """
     result = function(*args, **kwargs)
-    if inspect.isawaitable(result):
+    if _is_coroutine(result):
         result = _await(result)
     if inspect.isasyncgen(result):
         kind, values = "an async generator", "[x async for x in ...]"
@@ -84,11 +86,21 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
     )
 
 
-def _await(awaitable: Awaitable[T]) -> T:
+def _is_coroutine(result: object) -> bool:
+    """Return True for what runs only if it is awaited.
+
+    Other objects have an ``__await__`` as well, and are values: futures of Dask and of Ray.
+    """
+    if isinstance(result, types.GeneratorType):
+        return bool(result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+    return isinstance(result, Coroutine)
+
+
+def _await(coroutine: Any) -> Any:
     import asyncio  # costs a plain function nothing
 
-    async def main() -> T:
-        return await awaitable
+    async def main() -> Any:
+        return await coroutine
 
     try:
         return asyncio.run(main())
