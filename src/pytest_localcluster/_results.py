@@ -149,6 +149,8 @@ def _wait(futures: Mapping[S, Future[T]], timeout: float | None) -> None:
         if not pending or Future.exception(future) is not None:
             settled.set()
 
+    if not pending:
+        return
     for future in list(pending):
         future.add_done_callback(settle)
     suspended: set[S] = set()
