@@ -17,10 +17,23 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from threading import Thread
+    from threading import Thread as _Thread
 else:
     # The class itself, whatever a test has put in its place: the main thread is always one.
-    Thread = {kind.__name__: kind for kind in type(threading.main_thread()).__mro__}["Thread"]
+    _Thread = {kind.__name__: kind for kind in type(threading.main_thread()).__mro__}["Thread"]
+
+
+class Thread(_Thread):
+    """A thread of the interpreter's own class."""
+
+    def _bootstrap_inner(self) -> None:
+        super()._bootstrap_inner()  # type: ignore[misc]
+        # The interpreter opens this lock with the end of a thread, but not one of gevent's, which
+        # has the place of it once threading is patched; is_alive() and join() go by it.
+        lock: Any = getattr(self, "_tstate_lock", None)
+        if type(lock).__module__.partition(".")[0] == "gevent" and lock.locked():
+            lock.release()
+
 
 __all__ = [
     "Alarm",
