@@ -168,7 +168,7 @@ class TestRefusedForGood:
             stranger.bind(("127.0.0.1", 0))
             stranger.listen()
             taken = stranger.getsockname()[1]
-            code = f"print('cannot bind 127.0.0.1:{taken}: Address already in use'); exit(1)"
+            code = f"print('cannot bind 127.0.0.1:{taken}: Address already in use'); raise SystemExit(1)"
             cluster = LocalCluster(workers=0, runtime=CommandRuntime(ps=python(code)))
             with pytest.raises(StartError) as caught:
                 cluster.start()
@@ -187,7 +187,7 @@ class TestRefusedForGood:
                 LocalCluster(workers=0, runtime=runtime, start_timeout=30).start()
 
     def test_an_address_that_nobody_names(self) -> None:
-        code = "print('Address already in use'); exit(1)"
+        code = "print('Address already in use'); raise SystemExit(1)"
         with pytest.raises(StartError, match=r": an address is in use \(Address already in use\)"):
             LocalCluster(workers=0, runtime=CommandRuntime(ps=python(code))).start()
 
