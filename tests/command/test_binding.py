@@ -168,7 +168,10 @@ class TestRefusedForGood:
             stranger.bind(("127.0.0.1", 0))
             stranger.listen()
             taken = stranger.getsockname()[1]
-            code = f"print('cannot bind 127.0.0.1:{taken}: Address already in use'); raise SystemExit(1)"
+            code = (
+                f"print('cannot bind 127.0.0.1:{taken}: Address already in use')\n"
+                "raise SystemExit(1)"
+            )
             cluster = LocalCluster(workers=0, runtime=CommandRuntime(ps=python(code)))
             with pytest.raises(StartError) as caught:
                 cluster.start()
