@@ -49,6 +49,7 @@ __all__ = [
     "asks_back",
     "attach_below",
     "calls",
+    "end_call",
     "everything_present",
     "has_below",
     "home_of",
@@ -135,6 +136,7 @@ named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _ask: Callable[[Question], Answer | None] | None = None
 _latest_origin = ""
 _calls = 0
+_in_call = False
 
 
 class StandIn(ModuleType):
@@ -255,8 +257,9 @@ def calls() -> int:
 
 def load_call(data: bytes) -> Any:
     """Unpickle a call, which begins with new stand-ins."""
-    global _calls
+    global _calls, _in_call
     _calls += 1
+    _in_call = True
     if _present:
         _renew()
     loading.mode = Mode.CALL  # not _loading_as(), which takes longer: calls do not nest
@@ -266,11 +269,18 @@ def load_call(data: bytes) -> Any:
         loading.mode = Mode.PLAIN
 
 
+def end_call() -> None:
+    """Let operations of other processes have their stand-ins in ``sys.modules`` again."""
+    global _in_call
+    _in_call = False
+
+
 def load_operation(*parts: bytes) -> list[Any]:
     """Unpickle the parts of an operation.
 
     They share the present stand-ins, unless a global differs from what is there: then the operation
-    keeps its own, as the test had it when the operation was made.
+    keeps its own, as the test had it when the operation was made. So does one of another test
+    process than the call that runs meanwhile.
     """
     if _ask is not None and any(map(asks_back, parts)):
         try:
@@ -318,7 +328,10 @@ def stand_in(*args: Any) -> StandIn:
     module = _make(home)
     if _ask is not None:
         there = sys.modules.get(home.name)
-        if not isinstance(there, StandIn) or (home.attached and mode is not Mode.PLAIN):
+        of_the_call = _in_call and mode is Mode.JOIN  # it is of another process
+        if not isinstance(there, StandIn) or (
+            home.attached and mode is not Mode.PLAIN and not of_the_call
+        ):
             _present[key] = module
             _attach(module)
             _latest_origin = _latest_origin or home.origin

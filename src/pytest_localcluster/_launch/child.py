@@ -29,6 +29,7 @@ from pytest_localcluster._core import (
     pickling,
     settings,
     sockets,
+    stand_ins,
     test_files,
 )
 from pytest_localcluster._launch import family, plain_bind
@@ -218,6 +219,7 @@ class Child:
             self.leave()  # the function forked, and this is not the process that was asked
         _flush()  # what it printed is in the log before the test goes on
         self.calling = False  # before the test hears of it, and may ask for the end at once
+        stand_ins.end_call()
         self.tell(*message)
 
     def leave(self, code: int = 0) -> None:
