@@ -1,4 +1,4 @@
-"""What several tasks were told to do, and what comes of it."""
+"""Calls of several tasks at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Futures(UserDict[Any, Future[None]]):
-    """Tells when somebody begins to wait for all of them."""
+    """Notes the begin of a wait for all of them."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

@@ -22,19 +22,6 @@ else:
     # The class itself, whatever a test has put in its place: the main thread is always one.
     _Thread = {kind.__name__: kind for kind in type(threading.main_thread()).__mro__}["Thread"]
 
-
-class Thread(_Thread):
-    """A thread of the interpreter's own class."""
-
-    def _bootstrap_inner(self) -> None:
-        super()._bootstrap_inner()  # type: ignore[misc]
-        # The interpreter opens this lock with the end of a thread, but not one of gevent's, which
-        # has the place of it once threading is patched; is_alive() and join() go by it.
-        lock: Any = getattr(self, "_tstate_lock", None)
-        if type(lock).__module__.partition(".")[0] == "gevent" and lock.locked():
-            lock.release()
-
-
 __all__ = [
     "Alarm",
     "Deadline",
@@ -163,6 +150,18 @@ class _Bell:
 _bell = _Bell()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_bell.renew)
+
+
+class Thread(_Thread):
+    """A thread of the interpreter's own class, also after gevent has patched :mod:`threading`."""
+
+    def _bootstrap_inner(self) -> None:
+        super()._bootstrap_inner()  # type: ignore[misc]
+        # join() and is_alive() use this lock. The interpreter releases its own one at the end of a
+        # thread; a lock of gevent in its place is released by gevent's own class alone.
+        lock: Any = getattr(self, "_tstate_lock", None)
+        if type(lock).__module__.partition(".")[0] == "gevent" and lock.locked():
+            lock.release()
 
 
 class Timer(Thread):

@@ -1,7 +1,7 @@
-"""Who is told what happens to the clusters of this process, moment by moment: a timeline.
+"""Events of the clusters of this process, for a recorder of timelines.
 
-Nobody is, unless ``--cluster-timeline`` asks for it; then all of this is a look at one name. What a
-native task does is noted in the task, see :mod:`pytest_localcluster._ring`.
+There is none without ``--cluster-timeline``; an event then costs a look at one name. A native task
+records its steps itself, see :mod:`pytest_localcluster._ring`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Stepped(Protocol):
 
 
 class Recorder(Protocol):
-    """Who is told. ``server`` is always the handle of a task."""
+    """Records events. ``server`` is always the handle of a task."""
 
     def launching(self, server: Any) -> str:
         """Learn that a task is about to be launched; return the file for what it notes itself."""
@@ -37,7 +37,7 @@ class Recorder(Protocol):
         """Learn of something that happens to a task just now."""
 
     def called(self, server: Any, name: str, began: int, result: Future[Any]) -> None:
-        """Learn that a task was given a function to run."""
+        """Record a call of a function, sent at ``began``, in ns of the monotonic clock."""
 
     def stepping(self, target: str, name: str) -> AbstractContextManager[Stepped]:
         """Learn that a session runs a step, for the length of a block."""
@@ -75,13 +75,13 @@ def _forget() -> None:
 
 
 def tell(server: Any, what: str, name: str = "") -> None:
-    """Tell whoever records of something that happens to a task just now."""
+    """Record an event of a task, which happens now."""
     if _current is not None:
         _current.happened(server, what, name)
 
 
 def follow(server: Any, function: Any, began: int, result: Future[Any]) -> None:
-    """Tell whoever records of a function that a task was given at that moment."""
+    """Record a call of a function, sent at ``began``, in ns of the monotonic clock."""
     if _current is not None:
         name = str(getattr(function, "__qualname__", function))
         _current.called(server, name, began, result)

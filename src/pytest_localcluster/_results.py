@@ -1,4 +1,4 @@
-"""Waiting for what tasks were told to do, and what comes of it."""
+"""Futures for calls that run in tasks."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _with_note(error: BaseException, note: str) -> BaseException:
 
 
 def failure(futures: Mapping[S, Future[None]], deadline: Deadline) -> ClusterError | None:
-    """Wait for what several servers were told to do; return the first failure."""
+    """Wait for one future per server; return the first failure, None if there is none."""
     for server, future in futures.items():
         try:
             future.result(deadline.remaining())
@@ -138,9 +138,11 @@ _LOOK = 15.0
 
 
 def _wait(futures: Mapping[S, Future[T]], timeout: float | None) -> None:
-    """Wait for all, for a failure, or for ``timeout``; without one, not for who is suspended."""
-    # Not concurrent.futures.wait(), which asks each Result for its exception, one after the other:
-    # that shows what is in the inbox of warnings, before the others' are there.
+    """Wait for all, for a failure, or for ``timeout``; without one, not for suspended tasks."""
+    if not futures:
+        return
+    # Not concurrent.futures.wait(): it calls exception() of each Result, which shows the warnings
+    # that have arrived before those of the other tasks have.
     pending = set(futures.values())
     settled = threading.Event()
 
@@ -149,9 +151,7 @@ def _wait(futures: Mapping[S, Future[T]], timeout: float | None) -> None:
         if not pending or Future.exception(future) is not None:
             settled.set()
 
-    if not pending:
-        return
-    for future in list(pending):
+    for future in futures.values():
         future.add_done_callback(settle)
     suspended: set[S] = set()
     while True:

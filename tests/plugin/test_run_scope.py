@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from pytest_localcluster import _rendezvous
@@ -287,9 +289,10 @@ def test_a_task_asks_the_worker_whose_call_it_runs(
             assert local_cluster.run(in_child, "fork") == [os.getpid()]
 
         def test_operations(local_cluster):
+            # With xdist sys.modules belongs to the call that the other worker may make just now.
+            owner = (lambda: OWNER) if "PYTEST_XDIST_WORKER" in os.environ else look
             with local_cluster.session() as session:
-                # Not of sys.modules, which belongs to the call that the other worker may make now.
-                assert session.run(function(lambda: float(OWNER))()) == os.getpid()
+                assert session.run(function(lambda: float(owner()))()) == os.getpid()
 
         def test_nothing(local_cluster):
             def look():
@@ -301,6 +304,36 @@ def test_a_task_asks_the_worker_whose_call_it_runs(
         """
     )
     run(*workers).assert_outcomes(passed=9)
+
+
+def test_a_call_keeps_its_module_while_another_worker_s_operation_runs(
+    pytester: pytest.Pytester, run: Run
+) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+        from conftest import *
+
+        OWNER = os.getpid()
+
+        def hold():
+            with open("called", "w"), open("operated") as end:  # each waits for the other end
+                end.read()
+            return sys.modules[__name__].OWNER, OWNER
+
+        @pytest.mark.cluster(workers=1, ps=0, scope="run")
+        @pytest.mark.parametrize("role", ["call", "operation"])
+        def test_it(local_cluster, role):
+            if role == "call":
+                assert local_cluster.run(hold, timeout=60) == [(OWNER, OWNER)]
+                return
+            with local_cluster.session() as session, open("called"), open("operated", "w"):
+                assert session.run(function(lambda: float(OWNER))()) == OWNER
+        """
+    )
+    for name in ("called", "operated"):
+        os.mkfifo(pytester.path / name)
+    run("-n", "2").assert_outcomes(passed=2)
 
 
 def test_an_operation_asks_although_no_function_was_called(

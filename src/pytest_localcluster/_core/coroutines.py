@@ -87,10 +87,7 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
 
 
 def _is_coroutine(result: object) -> bool:
-    """Return True for what runs only if it is awaited.
-
-    Other objects have an ``__await__`` as well, and are values: futures of Dask and of Ray.
-    """
+    """Return True for a coroutine; other awaitable objects, as futures of Dask, are values."""
     if isinstance(result, types.GeneratorType):
         return bool(result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
     return isinstance(result, Coroutine)

@@ -270,7 +270,7 @@ def load_call(data: bytes) -> Any:
 
 
 def end_call() -> None:
-    """Let operations of other processes have their stand-ins in ``sys.modules`` again."""
+    """Note the end of a call: ``sys.modules`` may have stand-ins of other processes again."""
     global _in_call
     _in_call = False
 
@@ -279,8 +279,8 @@ def load_operation(*parts: bytes) -> list[Any]:
     """Unpickle the parts of an operation.
 
     They share the present stand-ins, unless a global differs from what is there: then the operation
-    keeps its own, as the test had it when the operation was made. So does one of another test
-    process than the call that runs meanwhile.
+    keeps its own, as the test had it when the operation was made. An operation also keeps its own
+    while a call of another process runs.
     """
     if _ask is not None and any(map(asks_back, parts)):
         try:
@@ -328,10 +328,10 @@ def stand_in(*args: Any) -> StandIn:
     module = _make(home)
     if _ask is not None:
         there = sys.modules.get(home.name)
-        of_the_call = _in_call and mode is Mode.JOIN  # it is of another process
-        if not isinstance(there, StandIn) or (
-            home.attached and mode is not Mode.PLAIN and not of_the_call
-        ):
+        # An operation of another process leaves the stand-in that a running call may use.
+        kept = _in_call and mode is Mode.JOIN
+        replaces = home.attached and mode is not Mode.PLAIN and not kept
+        if not isinstance(there, StandIn) or replaces:
             _present[key] = module
             _attach(module)
             _latest_origin = _latest_origin or home.origin

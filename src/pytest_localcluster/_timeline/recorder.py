@@ -123,7 +123,7 @@ class Recorder:
             self._lookout.came_up(lane, server.pid)
 
     def called(self, server: Server, name: str, began: int, result: Future[Any]) -> None:
-        """Learn that a task was given a function to run."""
+        """Record a call of a function, sent at ``began``, in ns of the monotonic clock."""
         if server in server.cluster.servers:
             call = Call(name, began)
             self.lane(server).calls.append(call)
